@@ -1,0 +1,3 @@
+package audit
+
+type fileSystem interface{}
