@@ -1,0 +1,58 @@
+package iso8583
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+)
+
+// String returns type, STAN and TID: what may stand in a log. The methods of
+// this file have value receivers, so that a copy prints no more than a pointer.
+func (m Message) String() string {
+	return fmt.Sprintf("%s stan=%s tid=%q", m.mti, m.Text(11), m.Text(41))
+}
+
+// GoString returns what String returns.
+func (m Message) GoString() string { return m.String() }
+
+// Format prints what String returns, whatever the verb.
+func (m Message) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, m.String()) }
+
+// LogValue returns type, STAN and TID.
+func (m Message) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.String("mti", string(m.mti)),
+		slog.String("stan", m.Text(11)),
+		slog.String("tid", m.Text(41)),
+	)
+}
+
+// String returns the type of the message.
+func (b Builder) String() string { return string(b.mti) }
+
+// Format prints what String returns, whatever the verb.
+func (b Builder) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, b.String()) }
+
+// String returns the type of the message.
+func (u Unsealed) String() string { return string(u.packed[:min(4, len(u.packed))]) }
+
+// Format prints what String returns, whatever the verb.
+func (u Unsealed) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, u.String()) }
+
+// MaskedPAN returns DE 2 with its first six and last four digits, and stars
+// between them; of a PAN with fewer than 13 digits the last four only, of one
+// with fewer than 9 none. It is empty when there is no DE 2.
+func (m *Message) MaskedPAN() string { return MaskPAN(m.Text(2)) }
+
+// MaskPAN masks a PAN as [Message.MaskedPAN] does.
+func MaskPAN(pan string) string {
+	n := len(pan)
+	switch {
+	case n < 9:
+		return strings.Repeat("*", n)
+	case n < 13:
+		return strings.Repeat("*", n-4) + pan[n-4:]
+	}
+	return pan[:6] + strings.Repeat("*", n-10) + pan[n-4:]
+}
