@@ -71,6 +71,10 @@ type Tx interface {
 	// Due returns up to limit reversals in QUEUED or SENT, the one with the
 	// earliest Next first, those whose Next is not after the given time.
 	Due(at time.Time, limit int) ([]*Reversal, error)
+	// OpenBefore reports whether a reversal of this original that was built
+	// before the given time is still QUEUED or SENT: the reversals of one
+	// original go upstream one after the other.
+	OpenBefore(oid OID, built time.Time) (bool, error)
 	// NextDue returns the earliest Next among all QUEUED and SENT reversals, or
 	// ErrNotFound when there is none.
 	NextDue() (time.Time, error)

@@ -171,7 +171,7 @@ type Reversal struct {
 	Answer   string // DE 39 for the terminal; empty until one was decided
 	RRN      string // DE 37 of that answer
 	Approval string // DE 38 of that answer
-	Content  Hash   // section 4.5; zero while Answer is empty
+	Content  Hash   // section 4.5; zero until a terminal asked
 
 	State     ReversalState
 	Reason    string    // DE 39 of the 0420
