@@ -1,0 +1,306 @@
+package custody
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"keyd.dev/keyd/audit"
+	"keyd.dev/keyd/dukpt"
+	"keyd.dev/keyd/keys"
+	"keyd.dev/keyd/mac"
+)
+
+// GenerateMAC computes a MAC. It returns [ErrDenied], [ErrNoKey],
+// [ErrKeyState], [ErrKeyUse], [ErrRequest], [ErrCustody] or [ErrUnavailable].
+func (a *Act) GenerateMAC(ctx context.Context, q GenerateMAC) (GeneratedMAC, error) {
+	r := audit.Record{Action: audit.MACGenerate, MAC: audit.MAC{Verdict: audit.VerdictOK}}
+	var made GeneratedMAC
+	err := a.operate(ctx, OpGenerateMAC, &r, func() error {
+		full, used, err := a.compute(ctx, OpGenerateMAC, &r, macJob{
+			key: q.Key, dukpt: q.DUKPT, algorithm: q.Algorithm, padding: q.Padding, message: q.Message,
+		})
+		if err != nil {
+			r.MAC.Verdict = audit.VerdictError
+			return err
+		}
+		length := q.Length
+		if length == 0 {
+			length = defaultLength(q.Algorithm, len(full))
+		}
+		r.MAC.Len = length
+		cut, err := mac.Truncate(full, length)
+		if err != nil {
+			r.MAC.Verdict = audit.VerdictLength
+			return fmt.Errorf("%w: a MAC of this algorithm has at most %d bytes", ErrRequest, len(full))
+		}
+		made = GeneratedMAC{MAC: cut, Key: used.info, Custody: used.custody}
+		return nil
+	})
+	if err != nil {
+		return GeneratedMAC{}, err
+	}
+	return made, nil
+}
+
+// VerifyMAC verifies a MAC over the message as it was received. It returns
+// [ErrMAC] for a MAC that does not match, and the errors of [Act.GenerateMAC].
+// A wrong MAC is recorded as an outcome.
+func (a *Act) VerifyMAC(ctx context.Context, q VerifyMAC) (VerifiedMAC, error) {
+	r := audit.Record{Action: audit.MACVerify, MAC: audit.MAC{Len: len(q.MAC), Verdict: audit.VerdictError}}
+	var good VerifiedMAC
+	err := a.operate(ctx, OpVerifyMAC, &r, func() error {
+		full, used, err := a.compute(ctx, OpVerifyMAC, &r, macJob{
+			key: q.Key, dukpt: q.DUKPT, algorithm: q.Algorithm, padding: q.Padding, message: q.Message,
+		})
+		if err != nil {
+			if errors.Is(err, ErrNoKey) {
+				r.MAC.Verdict = audit.VerdictNoKey
+			}
+			return err
+		}
+		length, err := expectedLength(q, used.record, len(full))
+		if err != nil {
+			r.MAC.Verdict = audit.VerdictLength
+			return err
+		}
+		if err := mac.Verify(full, q.MAC, length); err != nil {
+			r.MAC.Verdict = audit.VerdictBad
+			return fmt.Errorf("%w under the named key", ErrMAC)
+		}
+		r.MAC.Verdict = audit.VerdictOK
+		good = VerifiedMAC{Key: used.info, Custody: used.custody}
+		return nil
+	})
+	if err != nil {
+		return VerifiedMAC{}, err
+	}
+	return good, nil
+}
+
+// macJob is what generation and verification have in common.
+type macJob struct {
+	key       Ref
+	dukpt     *DUKPT
+	algorithm MACAlgorithm
+	padding   Padding
+	message   []byte
+}
+
+// usedKey says which key did it.
+type usedKey struct {
+	record  KeyRecord
+	info    KeyInfo
+	custody audit.Custody
+}
+
+// compute returns the whole MAC of the message. The record is filled in as far
+// as it comes.
+func (a *Act) compute(ctx context.Context, op Operation, r *audit.Record, job macJob) ([]byte, usedKey, error) {
+	k, err := a.c.book.permit(ctx, a.caller.Client, op, job.key)
+	if err != nil {
+		return nil, usedKey{}, err
+	}
+	r.Keys = []audit.Key{keyEntry(macRole(job), k)}
+	r.MAC.Alg = macName(job.algorithm, k, job.dukpt)
+	if job.dukpt != nil {
+		r.KSN = ksnText(job.dukpt.KSN)
+	}
+	if err := inUse(k); err != nil {
+		return nil, usedKey{}, err
+	}
+	padding, err := paddingOf(job, k)
+	if err != nil {
+		return nil, usedKey{}, err
+	}
+	w, err := a.c.macKey(ctx, op, k, job)
+	if err != nil {
+		return nil, usedKey{}, err
+	}
+	defer w.release()
+	r.Custody = w.custody
+	full, err := w.mac(job.algorithm, job.message, padding)
+	if err != nil {
+		return nil, usedKey{}, err
+	}
+	return full, usedKey{record: k, info: KeyInfo{ID: k.Block.ID, Check: k.Block.Check}, custody: w.custody}, nil
+}
+
+// macKey checks that the key is for this MAC and gives it.
+func (c *Custody) macKey(ctx context.Context, op Operation, k KeyRecord, job macJob) (*working, error) {
+	if len(job.message) == 0 {
+		return nil, fmt.Errorf("%w: the message is empty", ErrRequest)
+	}
+	if job.dukpt != nil {
+		return c.derivedMAC(ctx, k, job)
+	}
+	a := k.Block.Attributes
+	want := map[MACAlgorithm]keys.Usage{
+		MACAlg1: keys.UsageMACAlg1, MACAlg3: keys.UsageMACAlg3, MACCMAC: keys.UsageCMAC, MACHMAC: keys.UsageHMAC,
+	}[job.algorithm]
+	if want == "" || a.Usage != want {
+		return nil, fmt.Errorf("%w: usage %s is not for this algorithm", ErrKeyUse, a.Usage)
+	}
+	if k.Block.Policy[TagMACAlgorithm] != "" {
+		return nil, fmt.Errorf("%w: its policy names another MAC algorithm", ErrKeyUse)
+	}
+	may := keys.ModeMake
+	if op == OpVerifyMAC {
+		may = keys.ModeVerify
+	}
+	if a.Mode != may && a.Mode != keys.ModeMAC && a.Mode != keys.ModeAny {
+		return nil, fmt.Errorf("%w: mode of use", ErrKeyUse)
+	}
+	return c.static(ctx, k)
+}
+
+func (c *Custody) derivedMAC(ctx context.Context, k KeyRecord, job macJob) (*working, error) {
+	use, err := macUse(job.dukpt.Variant)
+	if err != nil {
+		return nil, err
+	}
+	if job.algorithm == MACHMAC {
+		return nil, fmt.Errorf("%w: no HMAC with a DUKPT key", ErrRequest)
+	}
+	a := k.Block.Attributes.Algorithm
+	if a.IsAES() && job.algorithm != MACCMAC {
+		return nil, fmt.Errorf("%w: algorithms 1 and 3 need a TDES BDK", ErrKeyUse)
+	}
+	return c.derived(ctx, k, job.dukpt, use)
+}
+
+func macUse(v Variant) (dukpt.Use, error) {
+	switch v {
+	case Request:
+		return dukpt.MACRequest, nil
+	case Response:
+		return dukpt.MACResponse, nil
+	case Bidirectional:
+		return dukpt.MACBoth, nil
+	}
+	return 0, fmt.Errorf("%w: no variant of the MAC key is named", ErrRequest)
+}
+
+// mac computes the whole MAC where the key is.
+func (w *working) mac(algorithm MACAlgorithm, message []byte, padding mac.Padding) ([]byte, error) {
+	full, err := w.macOf(algorithm, message, padding)
+	switch {
+	case err == nil:
+		return full, nil
+	case errors.Is(err, mac.ErrPadding):
+		return nil, fmt.Errorf("%w: the message is not whole blocks and the padding is none", ErrRequest)
+	case errors.Is(err, mac.ErrCipher):
+		return nil, fmt.Errorf("%w: the algorithm does not work with this key", ErrKeyUse)
+	}
+	return nil, tokenError("computing the MAC", err)
+}
+
+func (w *working) macOf(algorithm MACAlgorithm, message []byte, padding mac.Padding) ([]byte, error) {
+	switch algorithm {
+	case MACAlg1:
+		return mac.Algorithm1(w.full, message, padding)
+	case MACAlg3:
+		if w.left == nil {
+			return nil, fmt.Errorf("%w: no object for the left half", mac.ErrCipher)
+		}
+		return mac.Algorithm3(w.left, w.full, message, padding)
+	case MACCMAC:
+		if w.token != nil {
+			return w.token.CMAC(message)
+		}
+		return mac.CMAC(w.full, message)
+	case MACHMAC:
+		if k, ok := w.token.(keys.HMACKey); ok {
+			return k.HMAC(message)
+		}
+	}
+	return nil, fmt.Errorf("%w: unknown algorithm", mac.ErrCipher)
+}
+
+// paddingOf takes the caller's padding, or the policy of the key.
+func paddingOf(job macJob, k KeyRecord) (mac.Padding, error) {
+	switch job.padding {
+	case Padding1:
+		return mac.Padding1, nil
+	case Padding2:
+		return mac.Padding2, nil
+	}
+	switch tag := k.Block.Policy[TagMACPadding]; tag {
+	case "", "none":
+		return mac.NoPadding, nil
+	case "1":
+		return mac.Padding1, nil
+	case "2":
+		return mac.Padding2, nil
+	}
+	return 0, fmt.Errorf("%w: the key's policy has an unknown padding", ErrKeyUse)
+}
+
+// defaultLength is the API's: 4 bytes for algorithms 1 and 3, else the whole MAC.
+func defaultLength(algorithm MACAlgorithm, whole int) int {
+	if algorithm == MACAlg1 || algorithm == MACAlg3 {
+		return 4
+	}
+	return whole
+}
+
+// expectedLength is the number of bytes that the received MAC must have. It
+// comes from the caller or the key's policy, never from the MAC alone.
+func expectedLength(q VerifyMAC, k KeyRecord, whole int) (int, error) {
+	if q.Length != 0 {
+		if len(q.MAC) != q.Length || q.Length > whole {
+			return 0, fmt.Errorf("%w: the MAC has not the length named", ErrRequest)
+		}
+		return q.Length, nil
+	}
+	least := 4
+	if tag := k.Block.Policy[TagMACMinBytes]; tag != "" {
+		n, err := strconv.Atoi(tag)
+		if err != nil {
+			return 0, fmt.Errorf("%w: the key's policy has an unreadable MAC length", ErrKeyUse)
+		}
+		least = n
+	}
+	if len(q.MAC) < least || len(q.MAC) > whole {
+		return 0, fmt.Errorf("%w: a MAC under this key has %d to %d bytes", ErrRequest, least, whole)
+	}
+	return len(q.MAC), nil
+}
+
+func macRole(job macJob) audit.KeyRole {
+	if job.dukpt != nil {
+		return audit.KeyRoleBDK
+	}
+	return audit.KeyRoleMAC
+}
+
+// macName is the log's name of the algorithm.
+func macName(algorithm MACAlgorithm, k KeyRecord, d *DUKPT) audit.MACAlg {
+	kind := k.Block.Attributes.Algorithm
+	if d != nil && d.Derive != 0 {
+		kind = d.Derive
+	}
+	switch algorithm {
+	case MACAlg1:
+		return audit.MACAlg1
+	case MACAlg3:
+		return audit.MACAlg3
+	case MACCMAC:
+		if kind.IsTDES() {
+			return audit.MACCMACTDES
+		}
+		return audit.MACCMACAES
+	case MACHMAC:
+		switch kind {
+		case keys.HMACSHA224:
+			return audit.MACHMAC224
+		case keys.HMACSHA256:
+			return audit.MACHMAC256
+		case keys.HMACSHA384:
+			return audit.MACHMAC384
+		}
+		return audit.MACHMAC512
+	}
+	return 0
+}

@@ -1,0 +1,200 @@
+package custody
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	"keyd.dev/keyd/audit"
+	"keyd.dev/keyd/dukpt"
+	"keyd.dev/keyd/keys"
+	"keyd.dev/keyd/pin"
+)
+
+// TranslatePIN takes a PIN block from under one key to under another, where
+// the PIN is clear in this process for the time of one operation: the result
+// says so by its custody class. It returns [ErrPINBlock] for everything that
+// deciphering revealed, [ErrTooMany] after too many of those, and [ErrDenied],
+// [ErrNoKey], [ErrKeyState], [ErrKeyUse], [ErrRequest], [ErrCustody] or
+// [ErrUnavailable].
+func (a *Act) TranslatePIN(ctx context.Context, q TranslatePIN) (TranslatedPIN, error) {
+	r := audit.Record{
+		Action: audit.PINTranslate,
+		PIN:    audit.PIN{FormatIn: pinFormat(q.In.Format), FormatOut: pinFormat(q.Out.Format)},
+	}
+	var out TranslatedPIN
+	err := a.operate(ctx, OpTranslatePIN, &r, func() (err error) {
+		out, err = a.translate(ctx, &r, q)
+		return err
+	})
+	if err != nil {
+		return TranslatedPIN{}, err
+	}
+	return out, nil
+}
+
+func (a *Act) translate(ctx context.Context, r *audit.Record, q TranslatePIN) (TranslatedPIN, error) {
+	in, err := a.pinKey(ctx, r, q.In, audit.KeyRoleIn)
+	if err != nil {
+		return TranslatedPIN{}, err
+	}
+	out, err := a.pinKey(ctx, r, q.Out, audit.KeyRoleOut)
+	if err != nil {
+		return TranslatedPIN{}, err
+	}
+	if r.PAN, err = a.PAN(pinPAN(q)); err != nil {
+		return TranslatedPIN{}, err
+	}
+	from, to, err := pinSides(q, in, out)
+	if err != nil {
+		return TranslatedPIN{}, err
+	}
+	if err := a.c.refused.allow(a.caller.Name, in.Block.ID); err != nil {
+		return TranslatedPIN{}, err
+	}
+	if tokenOnly(in) || tokenOnly(out) {
+		return TranslatedPIN{}, fmt.Errorf("%w: the PIN is clear in the process while it is translated", ErrCustody)
+	}
+	r.Custody = audit.CustodyProcess
+	block, err := a.c.translateBlock(ctx, q, in, out, &from, &to)
+	if errors.Is(err, ErrPINBlock) && a.c.refused.count(a.caller.Name, in.Block.ID) {
+		a.alarm(r, in)
+	}
+	if err != nil {
+		return TranslatedPIN{}, err
+	}
+	return TranslatedPIN{
+		Block:   block,
+		Key:     KeyInfo{ID: out.Block.ID, Check: out.Block.Check},
+		Custody: audit.CustodyProcess,
+	}, nil
+}
+
+// pinKey finds the key of one side and checks that it may be used so.
+func (a *Act) pinKey(ctx context.Context, r *audit.Record, side PINSide, role audit.KeyRole) (KeyRecord, error) {
+	k, err := a.c.book.permit(ctx, a.caller.Client, OpTranslatePIN, side.Key)
+	if err != nil {
+		return KeyRecord{}, err
+	}
+	if side.DUKPT != nil {
+		if r.KSN == "" {
+			r.KSN = ksnText(side.DUKPT.KSN)
+		}
+		r.Keys = append(r.Keys, keyEntry(audit.KeyRoleBDK, k))
+		return k, inUse(k)
+	}
+	r.Keys = append(r.Keys, keyEntry(role, k))
+	if err := inUse(k); err != nil {
+		return KeyRecord{}, err
+	}
+	at := k.Block.Attributes
+	if at.Usage != keys.UsagePIN {
+		return KeyRecord{}, fmt.Errorf("%w: usage %s is not for PINs", ErrKeyUse, at.Usage)
+	}
+	need := keys.ModeDecrypt
+	if role == audit.KeyRoleOut {
+		need = keys.ModeEncrypt
+	}
+	if at.Mode != need && at.Mode != keys.ModeBoth && at.Mode != keys.ModeAny {
+		return KeyRecord{}, fmt.Errorf("%w: mode of use", ErrKeyUse)
+	}
+	return k, nil
+}
+
+// pinWorking gives the cipher of one side.
+func (c *Custody) pinWorking(ctx context.Context, side PINSide, k KeyRecord) (*working, error) {
+	if side.DUKPT != nil {
+		return c.derived(ctx, k, side.DUKPT, dukpt.PIN)
+	}
+	return c.static(ctx, k)
+}
+
+func (c *Custody) translateBlock(ctx context.Context, q TranslatePIN, in, out KeyRecord, from, to *pin.Side) ([]byte, error) {
+	source, err := c.pinWorking(ctx, q.In, in)
+	if err != nil {
+		return nil, err
+	}
+	defer source.release()
+	target, err := c.pinWorking(ctx, q.Out, out)
+	if err != nil {
+		return nil, err
+	}
+	defer target.release()
+	block, err := pin.Translate(source.full, from, q.Block, target.full, to, rand.Reader)
+	switch {
+	case err == nil:
+		return block, nil
+	case errors.Is(err, pin.ErrBlock):
+		return nil, ErrPINBlock
+	case errors.Is(err, pin.ErrCipher):
+		return nil, fmt.Errorf("%w: formats 0, 1 and 3 need a TDES key, format 4 an AES key", ErrKeyUse)
+	case errors.Is(err, pin.ErrLength), errors.Is(err, pin.ErrTranslation), errors.Is(err, pin.ErrPAN), errors.Is(err, pin.ErrFormat):
+		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	return nil, tokenError("translating the PIN block", err)
+}
+
+// pinSides are the two sides as package pin wants them.
+func pinSides(q TranslatePIN, in, out KeyRecord) (from, to pin.Side, err error) {
+	if from, err = pinSide(q.In, in); err != nil {
+		return from, to, fmt.Errorf("%w: incoming side: %w", ErrRequest, err)
+	}
+	if to, err = pinSide(q.Out, out); err != nil {
+		return from, to, fmt.Errorf("%w: outgoing side: %w", ErrRequest, err)
+	}
+	if err = pin.CheckTranslation(&from, &to); err != nil {
+		return from, to, fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	return from, to, nil
+}
+
+func pinSide(side PINSide, k KeyRecord) (pin.Side, error) {
+	s := pin.Side{Format: pin.Format(side.Format)}
+	if k.Block.Policy[TagISO4PAN] == "rightmost12" {
+		s.Rule = pin.Rightmost12
+	}
+	if side.Format == ISO1 {
+		return s, nil
+	}
+	pan, err := pin.ParsePAN(string(side.PAN))
+	s.PAN = pan
+	return s, err
+}
+
+// pinPAN is the PAN that the record shows.
+func pinPAN(q TranslatePIN) PAN {
+	if q.In.PAN != "" {
+		return q.In.PAN
+	}
+	return q.Out.PAN
+}
+
+func pinFormat(f PINFormat) audit.PINFormat {
+	switch f {
+	case ISO0:
+		return audit.PINISO0
+	case ISO1:
+		return audit.PINISO1
+	case ISO3:
+		return audit.PINISO3
+	case ISO4:
+		return audit.PINISO4
+	}
+	return 0
+}
+
+// alarm records that a key takes no more PIN blocks of a client.
+func (a *Act) alarm(r *audit.Record, k KeyRecord) {
+	a.denied = append(a.denied, audit.Record{
+		Action:  audit.KeyLimit,
+		Outcome: audit.OutcomeRefused,
+		Reason:  audit.ReasonPINBlock,
+		Actor:   actorSec(a.caller),
+		Src:     audit.Source{Addr: a.caller.Addr, Conn: a.caller.Conn},
+		Corr:    a.corr,
+		Keys:    []audit.Key{keyEntrySec(audit.KeyRoleIn, k.Block, keyName(k))},
+		KSN:     r.KSN,
+		Alarm:   audit.Alarm{Code: "pin_blocks_refused", Level: audit.LevelCritical},
+	})
+}

@@ -1,0 +1,70 @@
+package custody
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// The policy tags of a key (section 9 of the API). They are part of its block,
+// under its MAC.
+const (
+	tagPrefix       = "keyd:"
+	TagMACPadding   = "keyd:mac-padding"
+	TagMACAlgorithm = "keyd:mac-algorithm"
+	TagMACMinBytes  = "keyd:mac-min-bytes"
+	TagISO4PAN      = "keyd:iso4-pan"
+	TagKSNGuard     = "keyd:ksn-guard"
+	TagCustody      = "keyd:custody"
+)
+
+// policyValues lists what each policy tag may say.
+var policyValues = map[string][]string{
+	TagMACPadding:   {"none", "1", "2"},
+	TagMACAlgorithm: {"KEYD_UNIONPAY_ECB"},
+	TagMACMinBytes:  {"2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"},
+	TagISO4PAN:      {"full", "rightmost12"},
+	TagKSNGuard:     {"off"},
+	TagCustody:      {"any", "token"},
+}
+
+// splitTags divides tags into the policy and the rest. It returns [ErrRequest]
+// for a policy tag that keyd does not know or cannot honour: a policy that was
+// taken and ignored would be worse than none.
+func splitTags(tags map[string]string) (policy, rest map[string]string, err error) {
+	policy, rest = make(map[string]string), make(map[string]string)
+	for name, value := range tags {
+		switch {
+		case strings.HasPrefix(name, "aws:"):
+			return nil, nil, fmt.Errorf("%w: tag names beginning with aws: are reserved", ErrRequest)
+		case !strings.HasPrefix(name, tagPrefix):
+			rest[name] = value
+		case !slices.Contains(policyValues[name], value):
+			return nil, nil, fmt.Errorf("%w: unknown policy tag or value: %s", ErrRequest, knownTag(name))
+		default:
+			policy[name] = value
+		}
+	}
+	return policy, rest, nil
+}
+
+// knownTag keeps what a caller sent out of the error unless it is one of ours.
+func knownTag(name string) string {
+	if _, ok := policyValues[name]; ok {
+		return name
+	}
+	return "a name beginning with " + tagPrefix
+}
+
+// inUse refuses a key that is not enabled or not in the state to be used.
+func inUse(k KeyRecord) error {
+	switch {
+	case k.State == DeleteComplete:
+		return fmt.Errorf("%w: the key was deleted", ErrNoKey)
+	case k.State != CreateComplete:
+		return fmt.Errorf("%w: its state is %s", ErrKeyState, k.State)
+	case !k.Enabled:
+		return fmt.Errorf("%w: its use is stopped", ErrKeyState)
+	}
+	return nil
+}
