@@ -1,0 +1,133 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+
+	"keyd.dev/keyd/internal/isoswitch"
+)
+
+const mostTerminals = 1000
+
+const terminalColumns = "SELECT tid, mid, scheme, bdk, device, mac_bytes, disabled FROM terminal "
+
+func readTerminal(r scanner) (isoswitch.Terminal, error) {
+	var t isoswitch.Terminal
+	err := r.Scan(&t.TID, &t.MID, &t.Scheme, &t.BDK, &t.Device, &t.MACBytes, &t.Disabled)
+	return t, err
+}
+
+// Terminal implements [isoswitch.Journal].
+func (db *DB) Terminal(ctx context.Context, tid string) (isoswitch.Terminal, error) {
+	var t isoswitch.Terminal
+	err := db.view(ctx, func(s *session) (err error) {
+		t, err = readTerminal(s.query(terminalColumns+"WHERE tid = ?", tid))
+		return err
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		err = isoswitch.ErrNoTerminal
+	}
+	if err != nil {
+		return isoswitch.Terminal{}, fmt.Errorf("store: terminal %q: %w", tid, err)
+	}
+	return t, nil
+}
+
+// Terminals returns up to limit terminals in the order of their TIDs, those
+// after the given one. A limit below 1, or above 1000, is 1000.
+func (db *DB) Terminals(ctx context.Context, after string, limit int) ([]isoswitch.Terminal, error) {
+	if limit < 1 || limit > mostTerminals {
+		limit = mostTerminals
+	}
+	var all []isoswitch.Terminal
+	err := db.view(ctx, func(s *session) (err error) {
+		all, err = collect(s, readTerminal, terminalColumns+"WHERE tid > ? ORDER BY tid LIMIT ?", after, limit)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("store: terminals: %w", err)
+	}
+	return all, nil
+}
+
+// AddTerminal registers a terminal. It returns [ErrExists] when the TID is
+// registered, or the device belongs to another TID.
+func (db *DB) AddTerminal(ctx context.Context, t isoswitch.Terminal) error {
+	if err := checkTerminal(t); err != nil {
+		return fmt.Errorf("store: add terminal %q: %w", t.TID, err)
+	}
+	err := db.update(ctx, func(s *session) error {
+		_, err := s.exec(`INSERT INTO terminal (tid, mid, scheme, bdk, device, mac_bytes, disabled)
+			VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			t.TID, t.MID, string(t.Scheme), t.BDK, string(t.Device), t.MACBytes, t.Disabled)
+		if taken(err) {
+			return fmt.Errorf("%w: the TID, or a terminal with device %s: %w", ErrExists, t.Device, err)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("store: add terminal %q: %w", t.TID, err)
+	}
+	return nil
+}
+
+// DisableTerminal takes a terminal out of service, or back into it. It returns
+// [isoswitch.ErrNoTerminal].
+func (db *DB) DisableTerminal(ctx context.Context, tid string, disabled bool) error {
+	err := db.update(ctx, func(s *session) error {
+		n, err := s.exec("UPDATE terminal SET disabled = ? WHERE tid = ?", disabled, tid)
+		if err == nil && n == 0 {
+			err = isoswitch.ErrNoTerminal
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("store: terminal %q: %w", tid, err)
+	}
+	return nil
+}
+
+// checkTerminal says what is wrong with an entry in words; the schema would
+// refuse it without any.
+func checkTerminal(t isoswitch.Terminal) error {
+	deviceDigits := map[isoswitch.Scheme]int{isoswitch.TDESDUKPT: 20, isoswitch.AESDUKPT: 16}[t.Scheme]
+	switch {
+	case !printable(t.TID, 8):
+		return errors.New("a TID (DE 41) has 8 printable characters")
+	case !printable(t.MID, 15):
+		return fmt.Errorf("MID %q: a MID (DE 42) has 15 printable characters", t.MID)
+	case deviceDigits == 0:
+		return fmt.Errorf("scheme %q: want %q or %q", t.Scheme, isoswitch.TDESDUKPT, isoswitch.AESDUKPT)
+	case !strings.HasPrefix(t.BDK, "alias/") || len(t.BDK) < len("alias/x"):
+		return fmt.Errorf("BDK %q: want the alias of a key, alias/…", t.BDK)
+	case len(t.Device) != deviceDigits || strings.Trim(string(t.Device), "0123456789ABCDEF") != "":
+		return fmt.Errorf("device %q: with %s it is %d upper-case hex digits", t.Device, t.Scheme, deviceDigits)
+	case t.Scheme == isoswitch.TDESDUKPT && !counterFree(t.Device):
+		return fmt.Errorf("device %q: the 21 counter bits of the KSN must be zero", t.Device)
+	case t.MACBytes != 4 && t.MACBytes != 8:
+		return fmt.Errorf("MAC of %d bytes: want 8 or 4", t.MACBytes)
+	}
+	return nil
+}
+
+func printable(s string, n int) bool {
+	if len(s) != n || strings.TrimSpace(s) == "" {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// counterFree reports whether the low 21 bits are zero: five digits, and the
+// low bit of the sixth. X9.24-1, the 21-bit encryption counter.
+func counterFree(device isoswitch.Device) bool {
+	tail := string(device[len(device)-6:])
+	return tail[1:] == "00000" && strings.Contains("02468ACE", tail[:1])
+}

@@ -1,0 +1,257 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"keyd.dev/keyd/internal/custody"
+)
+
+const (
+	mostQueued  = 8192 // jobs; beyond that the store is overloaded and says so
+	mostInBatch = 256  // jobs of one commit, so that none waits long for the others
+	// checkpointAfter is the number of jobs after which what stands in the
+	// write-ahead log is copied into the database.
+	checkpointAfter = 1000
+)
+
+// job is a function waiting for the writer.
+type job struct {
+	fn   func(*session) error
+	turn atomic.Uint32 // waiting, then begun or withdrawn
+	done chan struct{} // closed when the outcome is known
+	err  error
+	// panicked is what fn panicked with, for the goroutine that it belongs to.
+	panicked any
+}
+
+const (
+	waiting uint32 = iota
+	begun
+	withdrawn
+)
+
+// queue holds the jobs that arrive while the batch before them is committed.
+type queue struct {
+	mu     sync.Mutex
+	jobs   []*job
+	closed bool
+	wake   chan struct{} // holds one; filled when there is something to look at
+}
+
+func (q *queue) add(j *job) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.closed:
+		return ErrClosed
+	case len(q.jobs) >= mostQueued:
+		return fmt.Errorf("%w: %d changes are waiting to be written", custody.ErrUnavailable, len(q.jobs))
+	}
+	q.jobs = append(q.jobs, j)
+	q.signal()
+	return nil
+}
+
+// take returns the jobs that wait, at most so many, and gives none only when
+// the queue is closed and empty.
+func (q *queue) take(most int) []*job {
+	for {
+		q.mu.Lock()
+		n := min(len(q.jobs), most)
+		batch := q.jobs[:n:n]
+		if q.jobs = q.jobs[n:]; len(q.jobs) == 0 {
+			q.jobs = nil
+		}
+		closed := q.closed
+		q.mu.Unlock()
+		if n > 0 || closed {
+			return batch
+		}
+		<-q.wake
+	}
+}
+
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.signal()
+}
+
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// writer is the one goroutine that changes the database.
+type writer struct {
+	session *session
+	queue   queue
+	ended   chan struct{}
+	pending int                   // jobs since the last checkpoint
+	last    atomic.Pointer[error] // of the last batch; nil when it was committed
+	broken  atomic.Pointer[error] // set for good when the file cannot be trusted
+}
+
+func newWriter(s *session) *writer {
+	w := &writer{session: s, ended: make(chan struct{})}
+	w.queue.wake = make(chan struct{}, 1)
+	go w.loop()
+	return w
+}
+
+// update hands fn to the writer and waits for its outcome. When ctx ends before
+// fn has begun, fn is withdrawn.
+func (w *writer) update(ctx context.Context, fn func(*session) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	j := &job{fn: fn, done: make(chan struct{})}
+	if err := w.queue.add(j); err != nil {
+		return err
+	}
+	select {
+	case <-j.done:
+	case <-ctx.Done():
+		if j.turn.CompareAndSwap(waiting, withdrawn) {
+			return ctx.Err()
+		}
+		<-j.done
+	}
+	if j.panicked != nil {
+		panic(j.panicked)
+	}
+	return j.err
+}
+
+func (w *writer) loop() {
+	defer close(w.ended)
+	for {
+		batch := w.queue.take(mostInBatch)
+		if len(batch) == 0 {
+			return
+		}
+		w.outcome(batch, w.commit(batch))
+		w.checkpoint(len(batch))
+	}
+}
+
+// commit runs the batch in one transaction. Its error is that of all.
+func (w *writer) commit(batch []*job) error {
+	if broken := w.broken.Load(); broken != nil {
+		return *broken
+	}
+	if err := w.session.begin(true); err != nil {
+		return fmt.Errorf("store: begin: %w", err)
+	}
+	for _, j := range batch {
+		if !j.turn.CompareAndSwap(waiting, begun) {
+			continue
+		}
+		w.run(j)
+		if w.session.lost != nil {
+			break
+		}
+	}
+	if err := w.session.end(false); err != nil {
+		return fmt.Errorf("store: commit, nothing was changed: %w", err)
+	}
+	return nil
+}
+
+// run runs one job in a savepoint of its own.
+func (w *writer) run(j *job) {
+	s := w.session
+	if _, j.err = s.exec("SAVEPOINT job"); j.err != nil {
+		s.lose(j.err)
+		return
+	}
+	j.call(s)
+	if s.lost != nil {
+		return
+	}
+	if j.err != nil || j.panicked != nil {
+		if _, err := s.exec("ROLLBACK TO job"); err != nil {
+			s.lose(err)
+			return
+		}
+	}
+	if _, err := s.exec("RELEASE job"); err != nil {
+		s.lose(err)
+	}
+}
+
+// call keeps a panic for the caller's goroutine: the writer serves others too.
+func (j *job) call(s *session) {
+	defer func() { j.panicked = recover() }()
+	j.err = j.fn(s)
+}
+
+// outcome tells the batch how it went. A job that failed by itself keeps its
+// own error.
+func (w *writer) outcome(batch []*job, err error) {
+	if err != nil {
+		if fatal(err) {
+			final := fmt.Errorf("%w; look at the disk, then start again", err)
+			w.broken.CompareAndSwap(nil, &final)
+		}
+		w.last.Store(&err)
+	} else {
+		w.last.Store(nil)
+	}
+	for _, j := range batch {
+		if j.err == nil {
+			j.err = err
+		}
+		close(j.done)
+	}
+}
+
+// checkpoint copies the write-ahead log into the database now and then, here
+// and not inside a commit, where SQLite would keep a failed sync to itself.
+func (w *writer) checkpoint(jobs int) {
+	if w.pending += jobs; w.pending < checkpointAfter {
+		return
+	}
+	w.pending = 0
+	var busy, frames, done int
+	err := w.session.query("PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &frames, &done)
+	if err != nil && fatal(err) {
+		err = fmt.Errorf("store: checkpoint: %w; look at the disk, then start again", err)
+		w.broken.CompareAndSwap(nil, &err)
+	}
+}
+
+// ready gives the reason why the last batch was not committed, if one is left:
+// with a reason it first tries to write, since the reason may have gone.
+func (w *writer) ready(ctx context.Context) error {
+	if broken := w.broken.Load(); broken != nil {
+		return *broken
+	}
+	if w.last.Load() == nil {
+		return nil
+	}
+	return w.update(ctx, func(s *session) error {
+		_, err := s.exec("UPDATE probe SET n = n + 1")
+		return err
+	})
+}
+
+func (w *writer) close() error {
+	w.queue.close()
+	<-w.ended
+	return w.session.close()
+}
+
+// lose marks the transaction as given up.
+func (s *session) lose(err error) {
+	if s.lost == nil {
+		s.lost = errors.Join(errors.New("the transaction was given up"), err)
+	}
+}
