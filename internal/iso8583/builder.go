@@ -3,7 +3,6 @@ package iso8583
 import (
 	"encoding/binary"
 	"fmt"
-	"math/bits"
 )
 
 // Builder writes a message of a dialect. It holds the first error, which Pack
@@ -137,7 +136,7 @@ func (b *Builder) pack(fields bitmap) ([]byte, error) {
 	if fields[1] != 0 {
 		fields.set(1)
 	}
-	msg := make([]byte, 0, 4+32+len(b.text)+len("999")*bits.OnesCount64(fields[0]))
+	msg := make([]byte, 0, len(b.mti)+32+len(b.text)+16) // 16: length digits
 	msg = append(msg, b.mti...)
 	msg = fmt.Appendf(msg, "%016X", fields[0])
 	if fields[1] != 0 {

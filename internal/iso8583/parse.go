@@ -140,10 +140,10 @@ func (r *reader) readField(de int) bool {
 
 // lost notes that the end of a field cannot be found.
 func (r *reader) lost(row *row) bool {
+	r.note(row.de, FaultLength, row.form)
 	if row.ksn {
 		r.ksnErr = ErrKSNMalformed
 	}
-	r.note(row.de, FaultLength, row.form)
 	return false
 }
 

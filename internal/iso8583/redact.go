@@ -7,14 +7,11 @@ import (
 	"strings"
 )
 
-// String returns type, STAN and TID: what may stand in a log. The methods of
-// this file have value receivers, so that a copy prints no more than a pointer.
+// String returns type, STAN and TID: what may stand in a log. The printing
+// methods have value receivers, so that a copy prints no more than a pointer.
 func (m Message) String() string {
 	return fmt.Sprintf("%s stan=%s tid=%q", m.mti, m.Text(11), m.Text(41))
 }
-
-// GoString returns what String returns.
-func (m Message) GoString() string { return m.String() }
 
 // Format prints what String returns, whatever the verb.
 func (m Message) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, m.String()) }
