@@ -1,0 +1,328 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"keyd.dev/keyd/audit"
+	"keyd.dev/keyd/internal/custody"
+)
+
+// Limits of a body in bytes (section 3.4).
+const (
+	mostDataBody    = 256 << 10
+	mostControlBody = 128 << 10
+)
+
+const (
+	mostInvocation = 128      // characters of an invocation id
+	mostKept       = 16 << 10 // bytes of a buffer that waits for its next use
+)
+
+// Config is what a handler is made of. Custody is needed.
+type Config struct {
+	Custody  *custody.Custody
+	Region   string           // in ARNs; "" is DefaultRegion
+	Account  string           // in ARNs, 12 digits; "" is DefaultAccount
+	Log      *slog.Logger     // what clients are not told; nil keeps it to itself
+	Clock    func() time.Time // nil is time.Now
+	PageLife time.Duration    // of a NextToken; 0 is an hour
+}
+
+// Handler serves both planes. It is safe for concurrent use.
+type Handler struct {
+	custody *custody.Custody
+	names   namer
+	log     *slog.Logger
+	clock   func() time.Time
+	pages   pager
+
+	data    map[string]*operation
+	keys    map[string]*operation
+	control map[string]*operation
+
+	contentType [2][]string // by plane
+	custodyText [3][]string // by audit.Custody
+	calls       sync.Pool   // of *call
+	connections atomic.Uint64
+}
+
+// New checks the configuration and returns a handler.
+func New(cfg Config) (*Handler, error) {
+	if cfg.Custody == nil {
+		return nil, errors.New("api: a custody is needed")
+	}
+	if cfg.PageLife < 0 {
+		return nil, fmt.Errorf("api: page life of %v: want a time that passes, or 0 for the default", cfg.PageLife)
+	}
+	names, err := newNamer(cfg.Region, cfg.Account)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	h := &Handler{
+		custody:     cfg.Custody,
+		names:       names,
+		log:         cfg.Log,
+		clock:       cfg.Clock,
+		pages:       newPager(cfg.PageLife, cfg.Clock),
+		data:        dataOperations(),
+		keys:        keyOperations(),
+		control:     controlOperations(),
+		contentType: [2][]string{dataPlane: {"application/json"}, controlPlane: {"application/x-amz-json-1.0"}},
+		custodyText: [3][]string{
+			audit.CustodyToken:   {audit.CustodyToken.String()},
+			audit.CustodyProcess: {audit.CustodyProcess.String()},
+		},
+	}
+	h.calls.New = func() any { return &call{Handler: h} }
+	return h, nil
+}
+
+// call is one request on its way. It is used again for later ones.
+type call struct {
+	*Handler
+	ctx        context.Context
+	plane      plane
+	op         *operation
+	caller     custody.Caller
+	id         string // x-amzn-RequestId, and in every record
+	invocation string // amz-sdk-invocation-id
+	digest     [32]byte
+	form       form
+	body       []byte
+	out        []byte
+	custodyIs  audit.Custody // of a result
+
+	asked     string // the name of the key or alias, as given
+	keyMember string // the member that named it
+	taken     string // the alias that exists already
+}
+
+// ServeHTTP answers one request (section 5 of the API).
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := h.calls.Get().(*call)
+	defer h.release(c)
+	path := r.URL.EscapedPath()
+	c.ctx, c.plane, c.id = r.Context(), planeOf(r, path), newRequestID()
+	defer func() {
+		if p := recover(); p != nil {
+			c.broken(w, p)
+		}
+	}()
+	if err := c.serve(r, path); err != nil {
+		c.fail(w, c.faultOf(err))
+		return
+	}
+	c.succeed(w)
+}
+
+func (c *call) serve(r *http.Request, path string) error {
+	caller, err := c.identify(r)
+	if err != nil {
+		return err
+	}
+	c.caller = caller
+	op, f := c.route(r, path, c.plane)
+	if f != nil {
+		return f
+	}
+	c.op = op
+	if !isJSON(r.Header["Content-Type"]) {
+		return refusal(validation, "the content type must be application/json or application/x-amz-json-1.0")
+	}
+	if c.invocation, err = invocation(r.Header["Amz-Sdk-Invocation-Id"]); err != nil {
+		return err
+	}
+	if err := c.read(r); err != nil {
+		return err
+	}
+	return op.do(c)
+}
+
+// release makes the call ready for another request. Nothing of this one stays.
+func (h *Handler) release(c *call) {
+	clear(c.body)
+	clear(c.out)
+	kept := call{Handler: h, body: c.body[:0], out: c.out[:0]}
+	kept.form.doc.nodes = c.form.doc.nodes[:0]
+	if cap(c.body) > mostKept || cap(c.out) > mostKept {
+		kept.body, kept.out = nil, nil
+	}
+	*c = kept
+	h.calls.Put(c)
+}
+
+// read takes the body, up to the plane's limit, and parses it.
+func (c *call) read(r *http.Request) error {
+	limit := mostDataBody
+	if c.plane == controlPlane {
+		limit = mostControlBody
+	}
+	tooLarge := &fault{name: validation, message: "the body is larger than " + strconv.Itoa(limit>>10) + " KiB", hangUp: true}
+	if r.ContentLength > int64(limit) {
+		return tooLarge
+	}
+	if need := int(r.ContentLength) + 1; need > cap(c.body) {
+		c.body = make([]byte, 0, max(need, 1024))
+	}
+	for {
+		if len(c.body) == cap(c.body) {
+			c.body = append(c.body, 0)[:len(c.body)]
+		}
+		n, err := r.Body.Read(c.body[len(c.body):cap(c.body)])
+		c.body = c.body[:len(c.body)+n]
+		if len(c.body) > limit {
+			return tooLarge
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return &fault{name: validation, message: "the body did not arrive whole", hangUp: true}
+		}
+	}
+	if c.invocation != "" && c.plane == controlPlane {
+		c.digest = sha256.Sum256(c.body)
+	}
+	return c.form.read(c.body)
+}
+
+// check ends a request whose form is wrong.
+func (c *call) check() error {
+	if len(c.form.wrong) > 0 {
+		return c.form.fault(c.plane)
+	}
+	return nil
+}
+
+func (c *call) succeed(w http.ResponseWriter) {
+	header := w.Header()
+	if c.custodyIs != 0 {
+		header["X-Keyd-Custody"] = c.custodyText[c.custodyIs]
+	}
+	c.write(w, http.StatusOK)
+}
+
+func (c *call) fail(w http.ResponseWriter, f *fault) {
+	status := f.status
+	if status == 0 {
+		status = f.name.status(c.plane)
+	}
+	header := w.Header()
+	header["X-Amzn-Errortype"] = []string{string(f.name)}
+	if status == http.StatusMethodNotAllowed {
+		header["Allow"] = []string{http.MethodPost}
+	}
+	if f.hangUp {
+		header["Connection"] = []string{"close"}
+	}
+	if status >= http.StatusInternalServerError {
+		c.report(f)
+	}
+	c.out = appendFault(c.out[:0], f, c.plane)
+	c.write(w, status)
+}
+
+func (c *call) write(w http.ResponseWriter, status int) {
+	header := w.Header()
+	header["Content-Type"] = c.contentType[c.plane]
+	header["Content-Length"] = []string{strconv.Itoa(len(c.out))}
+	header["X-Amzn-Requestid"] = []string{c.id}
+	w.WriteHeader(status)
+	// A client that is gone is not told.
+	_, _ = w.Write(c.out)
+}
+
+// report tells the daemon's log why a request could not be served.
+func (c *call) report(f *fault) {
+	name := ""
+	if c.op != nil {
+		name = c.op.name
+	}
+	c.log.Error("request not served", "request", c.id, "operation", name, "client", c.caller.Name, "answer", string(f.name), "error", f.cause)
+}
+
+// broken answers for a defect. Its report has the places in the code and the
+// type of what was thrown, never a value: those could be anything.
+func (c *call) broken(w http.ResponseWriter, thrown any) {
+	if err, ok := thrown.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		panic(thrown)
+	}
+	var places [32]uintptr
+	frames := runtime.CallersFrames(places[:runtime.Callers(3, places[:])])
+	var at []string
+	for {
+		frame, more := frames.Next()
+		at = append(at, frame.Function+":"+strconv.Itoa(frame.Line))
+		if !more {
+			break
+		}
+	}
+	c.log.Error("request broken", "request", c.id, "thrown", fmt.Sprintf("%T", thrown), "at", at)
+	c.custodyIs = 0
+	c.fail(w, refusal(internalServer, "internal error"))
+}
+
+// isJSON reports whether the request names one of the content types of the API.
+func isJSON(values []string) bool {
+	if len(values) != 1 {
+		return false
+	}
+	kind, _, _ := strings.Cut(values[0], ";")
+	switch strings.ToLower(strings.TrimSpace(kind)) {
+	case "application/json", "application/x-amz-json-1.0", "application/x-amz-json-1.1":
+		return true
+	}
+	return false
+}
+
+// invocation reads the id that an SDK gives all tries of one call.
+func invocation(values []string) (string, error) {
+	if len(values) == 0 || values[0] == "" {
+		return "", nil
+	}
+	id := values[0]
+	ok := len(values) == 1 && len(id) <= mostInvocation
+	for i := range len(id) {
+		ok = ok && id[i] > ' ' && id[i] < 0x7F
+	}
+	if !ok {
+		return "", refusal(validation, "amz-sdk-invocation-id must be one value of at most 128 visible characters")
+	}
+	return id, nil
+}
+
+// newRequestID makes a UUID of version 4 (RFC 9562).
+func newRequestID() string {
+	var raw [16]byte
+	_, _ = rand.Read(raw[:]) // never fails; it ends the process instead
+	raw[6] = raw[6]&0x0F | 0x40
+	raw[8] = raw[8]&0x3F | 0x80
+	var text [36]byte
+	hex.Encode(text[0:8], raw[0:4])
+	hex.Encode(text[9:13], raw[4:6])
+	hex.Encode(text[14:18], raw[6:8])
+	hex.Encode(text[19:23], raw[8:10])
+	hex.Encode(text[24:36], raw[10:16])
+	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
+	return string(text[:])
+}

@@ -1,0 +1,105 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"keyd.dev/keyd/audit"
+	"keyd.dev/keyd/internal/custody"
+)
+
+// connection is what the requests of one connection have in common.
+type connection struct {
+	id string // in records
+
+	mu          sync.Mutex
+	cert        *x509.Certificate // the one of fingerprint
+	fingerprint string            // SHA-256 of the certificate, lower-case hex
+	refused     bool              // the log knows of the stranger on it
+}
+
+type connectionKey struct{}
+
+// ConnContext is for [http.Server.ConnContext]: it gives each connection the
+// name that records have for it.
+func (h *Handler) ConnContext(ctx context.Context, _ net.Conn) context.Context {
+	return context.WithValue(ctx, connectionKey{}, &connection{id: "api-" + strconv.FormatUint(h.connections.Add(1), 10)})
+}
+
+// identify gives the principal of a request: the client that the certificate of
+// the connection names (C-06). The certificate must have been verified, must
+// not have expired since, and must be in the table of clients now.
+func (c *call) identify(r *http.Request) (custody.Caller, error) {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.PeerCertificates) == 0 {
+		return custody.Caller{}, &fault{name: accessDenied, message: noCertificate, hangUp: true}
+	}
+	cert := r.TLS.PeerCertificates[0]
+	conn, ok := r.Context().Value(connectionKey{}).(*connection)
+	if !ok {
+		conn = &connection{id: "api"}
+	}
+	caller := custody.Caller{Addr: r.RemoteAddr, Conn: conn.id, Cert: conn.fingerprintOf(cert)}
+	client, err := c.custody.Identify(cert)
+	if err != nil {
+		return caller, c.stranger(r.Context(), conn, caller)
+	}
+	caller.Client, caller.Kind = client, kindOf(client)
+	if c.clock().After(cert.NotAfter) {
+		return caller, &fault{name: accessDenied, message: "the client certificate has expired", hangUp: true}
+	}
+	return caller, nil
+}
+
+const noCertificate = "a verified client certificate is required"
+
+func (n *connection) fingerprintOf(cert *x509.Certificate) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.cert != cert {
+		sum := sha256.Sum256(cert.Raw)
+		n.cert, n.fingerprint = cert, hex.EncodeToString(sum[:])
+	}
+	return n.fingerprint
+}
+
+// stranger refuses a certificate that is verified and no client's. The log gets
+// one record a connection.
+func (c *call) stranger(ctx context.Context, conn *connection, caller custody.Caller) error {
+	conn.mu.Lock()
+	first := !conn.refused
+	conn.refused = true
+	conn.mu.Unlock()
+	if !first {
+		return c.denied()
+	}
+	caller.Name, caller.Kind = "unknown", audit.ActorSystem
+	err := c.custody.Record(ctx, caller, c.id, audit.Record{
+		Action:  audit.AuthDeny,
+		Outcome: audit.OutcomeRefused,
+		Reason:  audit.ReasonRoleDenied,
+		Change:  &audit.Change{Kind: audit.ChangePeer, Object: "api"},
+	})
+	if err != nil {
+		c.log.Error("refusal not recorded", "request", c.id, "error", err)
+	}
+	return c.denied()
+}
+
+// kindOf is the log's word for a client.
+func kindOf(client custody.Client) audit.ActorKind {
+	switch {
+	case client.Has(custody.RoleApplication), client.Has(custody.RoleTerminal):
+		return audit.ActorSwitch
+	case client.Has(custody.RoleCustodian):
+		return audit.ActorCustodian
+	case client.Has(custody.RoleAuditor):
+		return audit.ActorAuditor
+	}
+	return audit.ActorOperator
+}

@@ -1,0 +1,130 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+
+	"keyd.dev/keyd/internal/custody"
+)
+
+// operation is a row of the tables of section 3 of the API.
+type operation struct {
+	name string
+	do   func(*call) error // nil: known and not implemented
+}
+
+const targetPrefix = "PaymentCryptographyControlPlane."
+
+// dataOperations are the operations of the data plane by their path.
+func dataOperations() map[string]*operation {
+	return map[string]*operation{
+		"/pindata/translate":           {string(custody.OpTranslatePIN), (*call).translatePINData},
+		"/mac/generate":                {string(custody.OpGenerateMAC), (*call).generateMAC},
+		"/mac/verify":                  {string(custody.OpVerifyMAC), (*call).verifyMAC},
+		"/pindata/generate":            {"GeneratePinData", nil},
+		"/pindata/verify":              {"VerifyPinData", nil},
+		"/cardvalidationdata/generate": {"GenerateCardValidationData", nil},
+		"/cardvalidationdata/verify":   {"VerifyCardValidationData", nil},
+		"/cryptogram/verify":           {"VerifyAuthRequestCryptogram", nil},
+		"/cryptogram/generate":         {"GenerateAuthRequestCryptogram", nil},
+		"/macemvpinchange/generate":    {"GenerateMacEmvPinChange", nil},
+		"/keymaterial/translate":       {"TranslateKeyMaterial", nil},
+		"/as2805kekvalidation/generate": {
+			"GenerateAs2805KekValidation", nil,
+		},
+	}
+}
+
+// keyOperations are those whose path names a key, by what follows it.
+func keyOperations() map[string]*operation {
+	return map[string]*operation{
+		"encrypt":   {"EncryptData", nil},
+		"decrypt":   {"DecryptData", nil},
+		"reencrypt": {"ReEncryptData", nil},
+	}
+}
+
+// controlOperations are the operations of the control plane by their name.
+func controlOperations() map[string]*operation {
+	table := map[string]*operation{
+		string(custody.OpCreateKey):   {do: (*call).createKey},
+		string(custody.OpGetKey):      {do: (*call).getKey},
+		string(custody.OpListKeys):    {do: (*call).listKeys},
+		string(custody.OpCreateAlias): {do: (*call).createAlias},
+		string(custody.OpGetAlias):    {do: (*call).getAlias},
+	}
+	for _, name := range []string{
+		"ImportKey", "ExportKey", "GetParametersForImport", "GetParametersForExport",
+		"UpdateAlias", "DeleteAlias", "ListAliases",
+		"StartKeyUsage", "StopKeyUsage", "DeleteKey", "RestoreKey",
+		"TagResource", "UntagResource", "ListTagsForResource",
+		"GetPublicKeyCertificate", "GetCertificateSigningRequest",
+		"PutResourcePolicy", "GetResourcePolicy", "DeleteResourcePolicy",
+		"AddKeyReplicationRegions", "RemoveKeyReplicationRegions",
+		"EnableDefaultKeyReplicationRegions", "DisableDefaultKeyReplicationRegions",
+		"GetDefaultKeyReplicationRegions",
+		"AssociateMpaTeam", "DisassociateMpaTeam", "GetMpaTeamAssociation",
+	} {
+		table[name] = &operation{}
+	}
+	for name, op := range table {
+		op.name = name
+	}
+	return table
+}
+
+// planeOf tells the planes apart: a POST of the root with a target is control.
+func planeOf(r *http.Request, path string) plane {
+	if path == "/" && r.Method == http.MethodPost && len(r.Header["X-Amz-Target"]) > 0 {
+		return controlPlane
+	}
+	return dataPlane
+}
+
+// route finds the operation of a request. The path is the raw one, as it was
+// escaped: whoever decodes it first turns %2F into a slash and loses keys.
+func (h *Handler) route(r *http.Request, path string, p plane) (*operation, *fault) {
+	if p == controlPlane {
+		return h.target(r.Header["X-Amz-Target"])
+	}
+	op := h.data[path]
+	if op == nil {
+		op = h.keyed(path)
+	}
+	switch {
+	case op == nil && path != "/":
+		return nil, refusal(unknownOp, unknownText)
+	case r.Method != http.MethodPost:
+		return nil, &fault{name: unknownOp, message: "this path takes POST", status: http.StatusMethodNotAllowed}
+	case op == nil || op.do == nil:
+		return nil, refusal(unknownOp, unknownText)
+	}
+	return op, nil
+}
+
+const unknownText = "keyd does not implement this operation"
+
+func (h *Handler) target(targets []string) (*operation, *fault) {
+	if len(targets) != 1 {
+		return nil, refusal(unknownOp, unknownText)
+	}
+	name, ok := strings.CutPrefix(targets[0], targetPrefix)
+	op := h.control[name]
+	switch {
+	case !ok || op == nil:
+		return nil, refusal(unknownOp, unknownText)
+	case op.do == nil:
+		return nil, refusal(unknownOp, "keyd does not implement "+op.name)
+	}
+	return op, nil
+}
+
+// keyed finds /keys/{KeyIdentifier}/… where the key is one label of the path.
+func (h *Handler) keyed(path string) *operation {
+	rest, ok := strings.CutPrefix(path, "/keys/")
+	label, verb, ok2 := strings.Cut(rest, "/")
+	if !ok || !ok2 || label == "" {
+		return nil
+	}
+	return h.keys[verb]
+}
