@@ -41,9 +41,9 @@ func (d *Dialect) Build(mti MTI, s Side) *Builder {
 // and 63 may go without the rest.
 func (m *Message) Answer(code string) *Builder {
 	b := m.dialect.Build(m.mti.Response(), m.side)
-	for de, row := range m.dialect.rows {
-		if row != nil && row.echo && row.presence(b.kind, b.side) != never {
-			b.Copy(m, de)
+	for _, row := range m.dialect.table {
+		if row.echo && row.presence(b.kind, b.side) != never {
+			b.Copy(m, row.de)
 		}
 	}
 	return b.Set(39, code)
@@ -142,14 +142,14 @@ func (b *Builder) pack(fields bitmap) ([]byte, error) {
 	if fields[1] != 0 {
 		msg = fmt.Appendf(msg, "%016X", fields[1])
 	}
-	for de, row := range b.dialect.rows {
-		if row == nil || !b.Has(de) {
+	for _, row := range b.dialect.table {
+		value := b.value(row.de)
+		if value == nil {
 			continue
 		}
-		value := b.value(de)
 		length, err := row.spec.Pref.EncodeLength(row.spec.Length, len(value)/row.unit)
 		if err != nil {
-			return nil, &FormatError{DE: de, Fault: FaultLength, Form: row.form}
+			return nil, &FormatError{DE: row.de, Fault: FaultLength, Form: row.form}
 		}
 		msg = append(msg, length...)
 		msg = append(msg, value...)
@@ -163,9 +163,9 @@ func (b *Builder) complete() error {
 	if de := b.dialect.firstMissing(b.kind, b.side, b.fields, string(b.value(39))); de != 0 {
 		return &FormatError{DE: de, Fault: FaultMissing, Form: b.dialect.rows[de].form}
 	}
-	for de, row := range b.dialect.rows {
-		if row != nil && row.excludes != 0 && b.Has(de) && b.Has(row.excludes) {
-			return &FormatError{DE: de, Fault: FaultForbidden, Form: row.form}
+	for _, row := range b.dialect.table {
+		if row.excludes != 0 && b.Has(row.de) && b.Has(row.excludes) {
+			return &FormatError{DE: row.de, Fault: FaultForbidden, Form: row.form}
 		}
 	}
 	return nil

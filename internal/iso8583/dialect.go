@@ -15,7 +15,8 @@ const (
 type Dialect struct {
 	name    string
 	types   map[MTI]messageType
-	rows    [129]*row
+	rows    [129]*row // by field number
+	table   []*row    // the same, in order
 	foreign map[int]shape
 }
 
@@ -48,6 +49,7 @@ func ASCII87() *Dialect {
 			}
 		}
 		d.rows[r.de] = &r
+		d.table = append(d.table, &r)
 	}
 	return d
 }
@@ -95,14 +97,14 @@ func ascii87Rows() []row {
 // firstMissing returns the first mandatory field that has lacks, or 0. code is
 // DE 39 where it could be read.
 func (d *Dialect) firstMissing(k kind, s Side, has bitmap, code string) int {
-	for de, r := range d.rows {
-		if r == nil || has.has(de) || r.presence(k, s) != must {
+	for _, r := range d.table {
+		if r.presence(k, s) != must || has.has(r.de) {
 			continue
 		}
-		if partialEcho(k, code) && de != 11 && de != 39 && de != 41 {
+		if partialEcho(k, code) && r.de != 11 && r.de != 39 && r.de != 41 {
 			continue
 		}
-		return de
+		return r.de
 	}
 	return 0
 }
