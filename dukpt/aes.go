@@ -156,17 +156,26 @@ func AESWalkFrom(key *Key, register uint32, ksn AESKSN) (Key, error) {
 
 func walkFrom(key *Key, register uint32, ksn AESKSN) (Key, error) {
 	at := *key
+	var err error
+	secret.Do(func() { err = at.walk(register, ksn) })
+	if err != nil {
+		at.Clear()
+		return Key{}, err
+	}
+	return at, nil
+}
+
+func (k *Key) walk(register uint32, ksn AESKSN) error {
 	for rest := ksn.Counter() &^ register; rest != 0; {
 		bit := uint32(1) << (bits.Len32(rest) - 1)
 		rest &^= bit
 		register |= bit
-		step := registerStep(ksn, key.kind, register)
-		if err := Derive(&at, &at, &step); err != nil {
-			at.Clear()
-			return Key{}, err
+		step := registerStep(ksn, k.kind, register)
+		if err := Derive(k, k, &step); err != nil {
+			return err
 		}
 	}
-	return at, nil
+	return nil
 }
 
 // AESWorkingKey derives the working key of type t for a use from the clear

@@ -43,16 +43,10 @@ func Walk(ik *[16]byte, ksn TDESKSN) ([16]byte, error) {
 	}
 	w := walker{key: *ik}
 	defer w.clear()
-	counter := ksn.Counter()
-	register := binary.BigEndian.Uint64(ksn[2:]) &^ tdesCounterMask
-	for bit := uint64(1) << (tdesCounterBits - 1); bit != 0; bit >>= 1 {
-		if uint64(counter)&bit == 0 {
-			continue
-		}
-		register |= bit
-		if err := w.step(register); err != nil {
-			return [16]byte{}, fmt.Errorf("deriving the transaction key: %w", err)
-		}
+	var err error
+	secret.Do(func() { err = w.walk(ksn) })
+	if err != nil {
+		return [16]byte{}, fmt.Errorf("deriving the transaction key: %w", err)
 	}
 	return w.key, nil
 }
@@ -62,6 +56,21 @@ func Walk(ik *[16]byte, ksn TDESKSN) ([16]byte, error) {
 type walker struct {
 	key, masked [16]byte
 	left, right [8]byte
+}
+
+func (w *walker) walk(ksn TDESKSN) error {
+	counter := uint64(ksn.Counter())
+	register := binary.BigEndian.Uint64(ksn[2:]) &^ tdesCounterMask
+	for bit := uint64(1) << (tdesCounterBits - 1); bit != 0; bit >>= 1 {
+		if counter&bit == 0 {
+			continue
+		}
+		register |= bit
+		if err := w.step(register); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // step replaces the key by the non-reversible key generation of it and the

@@ -128,7 +128,12 @@ func Decode(side *Side, field *Field) (PIN, error) {
 
 // decode returns the PIN and 1, or a substitute of four zeros and 0. It has
 // neither a branch nor an index that depends on the field.
-func decode(side *Side, field *Field) (PIN, int) {
+func decode(side *Side, field *Field) (p PIN, ok int) {
+	secret.Do(func() { p, ok = decodeField(side, field) })
+	return p, ok
+}
+
+func decodeField(side *Side, field *Field) (PIN, int) {
 	plain := *field
 	side.mixPAN(&plain)
 	nibbles := unpack(&plain.value)

@@ -19,34 +19,36 @@ import (
 const Placeholder = "[secret]"
 
 // Bytes is a secret of any length. The zero value is empty. Copies share one
-// store: clearing one clears all. The store stands behind a pointer, so that a
-// Bytes in an unexported field, where fmt calls no method, shows an address at
-// most. Not safe for concurrent use with Clear.
+// store: clearing one clears all. The store stands behind two pointers, of
+// which fmt follows one at most, so that a Bytes in an unexported field, where
+// fmt calls no method, shows an address and no more. Not safe for concurrent
+// use with Clear.
 type Bytes struct {
-	p *[]byte
+	p *store
+}
+
+type store struct {
+	b *[]byte
 }
 
 // New returns n zero bytes to be filled through [Bytes.Reveal].
 func New(n int) Bytes {
 	b := make([]byte, n)
-	return Bytes{&b}
+	return Bytes{&store{&b}}
 }
 
 // From takes over the bytes of b: it copies them and clears b, so that the
 // caller is left with nothing to leak or to forget.
 func From(b []byte) Bytes {
 	s := New(len(b))
-	copy(*s.p, b)
+	copy(s.Reveal(), b)
 	Clear(b)
 	return s
 }
 
 // Len returns the number of bytes.
 func (s Bytes) Len() int {
-	if s.p == nil {
-		return 0
-	}
-	return len(*s.p)
+	return len(s.Reveal())
 }
 
 // Reveal returns the bytes themselves, not a copy: what is written there is
@@ -56,7 +58,7 @@ func (s Bytes) Reveal() []byte {
 	if s.p == nil {
 		return nil
 	}
-	return *s.p
+	return *s.p.b
 }
 
 // Equal reports whether both hold the same bytes. It takes the same time
