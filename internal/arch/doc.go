@@ -1,0 +1,2 @@
+// Package arch holds no code: its test enforces which package may import which.
+package arch
