@@ -1,0 +1,47 @@
+# keyd. `make demo` and `make test` install what they need on a fresh Debian
+# machine with Go; nothing else has to be installed or set by hand.
+
+GO ?= go
+BIN := bin/keyd
+PKGS := ./...
+FUZZTIME ?= 30s
+BENCHTIME ?= 1s
+
+.PHONY: all build demo test check bench fuzz clean deps vectors
+
+all: build
+
+build:
+	@command -v $(GO) >/dev/null || { echo "keyd needs Go 1.26 or later: https://go.dev/dl" >&2; exit 1; }
+	@command -v $${CC:-cc} >/dev/null || { echo "keyd needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }
+	CGO_ENABLED=1 $(GO) build -trimpath -o $(BIN) ./cmd/keyd
+
+# What the tests and the demo need beside Go and a C compiler.
+deps:
+	@sh scripts/deps.sh
+
+demo: deps build
+	@$(BIN) demo
+
+test: deps
+	CGO_ENABLED=1 $(GO) test -race -timeout 10m $(PKGS)
+
+# What stands between a change and its commit.
+check:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	 if [ -n "$$unformatted" ]; then echo "gofmt these files:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet $(PKGS)
+	$(GO) tool staticcheck $(PKGS)
+	$(GO) test -count=1 ./internal/arch
+	@sh scripts/vulncheck.sh
+
+# Raw token operations, then the API and the switch with their load generator.
+bench: deps build
+	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) -benchmem ./dukpt ./pin ./mac ./audit ./internal/hsm ./internal/store ./internal/iso8583
+	$(BIN) bench
+
+fuzz:
+	@sh scripts/fuzz.sh $(FUZZTIME)
+
+clean:
+	rm -rf bin
