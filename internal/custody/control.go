@@ -101,11 +101,11 @@ func (c *Custody) CreateKey(ctx context.Context, caller Caller, corr string, q C
 	}
 	k := c.newRecord(template, tags, q.Enabled)
 	err = c.change(ctx, caller, corr, audit.KeyCreate, &template, func(r *audit.Record) error {
-		block, class, err := c.maker.Generate(ctx, template)
+		block, inProcess, err := c.maker.Generate(ctx, template)
 		if err != nil {
 			return tokenError("generating a key", err)
 		}
-		k.Block, r.Custody = block, class
+		k.Block, r.Custody = block, custodyClass(inProcess)
 		return c.addKey(ctx, caller, k, OpCreateKey, q.Once)
 	})
 	if err != nil {
@@ -147,11 +147,10 @@ func (c *Custody) ImportClear(ctx context.Context, caller Caller, corr string, q
 			return tokenError("importing a key", err)
 		}
 		k.Block, r.Custody = block, audit.CustodyProcess
-		if err := c.addKey(ctx, caller, k, "ImportClear", nil); err != nil || q.Alias == "" {
-			return err
+		if q.Alias != "" {
+			k.Aliases = []string{q.Alias}
 		}
-		k.Aliases = []string{q.Alias}
-		return c.addAlias(ctx, Alias{Name: q.Alias, Key: block.ID}, nil)
+		return c.addKey(ctx, caller, k, "ImportClear", nil)
 	})
 	if err != nil {
 		return KeyRecord{}, err
@@ -334,6 +333,13 @@ func (c *Custody) refuse(ctx context.Context, caller Caller, corr string, op Ope
 		return recorded
 	}
 	return err
+}
+
+func custodyClass(inProcess bool) audit.Custody {
+	if inProcess {
+		return audit.CustodyProcess
+	}
+	return audit.CustodyToken
 }
 
 const idAlphabet = "0123456789abcdefghijklmnopqrstuvwxyz"

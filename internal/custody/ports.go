@@ -26,7 +26,7 @@ type Token interface {
 type Maker interface {
 	// Generate makes a new value in the token and returns the template as a
 	// whole block, and whether the clear value crossed this process.
-	Generate(ctx context.Context, template keys.Block) (*keys.Block, audit.Custody, error)
+	Generate(ctx context.Context, template keys.Block) (b *keys.Block, inProcess bool, err error)
 	// Import takes a clear value; it does not keep it.
 	Import(ctx context.Context, template keys.Block, value secret.Bytes) (*keys.Block, error)
 }
