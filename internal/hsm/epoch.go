@@ -1,0 +1,157 @@
+package hsm
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/miekg/pkcs11"
+
+	"keyd.dev/keyd/internal/secret"
+	"keyd.dev/keyd/keys"
+)
+
+var (
+	errStale = fmt.Errorf("hsm: the session of the key ended: %w", keys.ErrUnavailable)
+	errRenew = fmt.Errorf("hsm: the token's own keys have changed: %w", keys.ErrUnavailable)
+	errStuck = fmt.Errorf("hsm: calls into the module do not return: %w", keys.ErrUnavailable)
+)
+
+// epoch is the life of one keeper session. The keeper owns every object that
+// outlives a call, and its login is everybody's; when it is lost, every handle
+// is dead, the workers leave, and a new epoch finds everything again. No call
+// of an epoch begins after its end, so that a handle number which the module
+// gives out anew is never used for another key.
+type epoch struct {
+	t       *Token
+	number  uint64
+	keeper  *session
+	queue   chan *call // to the workers
+	keeping chan *call // to the keeper: calls that make and destroy objects
+	quit    chan struct{}
+
+	mu      sync.Mutex
+	ended   bool
+	adrift  bool // the keeper is stuck in a call, and closes its session when it returns
+	workers sync.WaitGroup
+
+	lmk      pkcs11.ObjectHandle // 0 before the token is initialised
+	blockMAC pkcs11.ObjectHandle
+}
+
+func (e *epoch) newSession(flags uint) *session {
+	return &session{mod: e.t.mod, slot: e.t.slot, flags: flags}
+}
+
+// begin starts an epoch: keeper, login, own keys, workers.
+func (t *Token) begin() (_ *epoch, err error) {
+	e := &epoch{
+		t: t, number: t.stats.epochs.Add(1),
+		queue: make(chan *call), keeping: make(chan *call), quit: make(chan struct{}),
+	}
+	e.keeper = e.newSession(0)
+	e.keeper.keep = true
+	if err := e.keeper.ensure(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			e.keeper.close()
+		}
+	}()
+	if err := t.enter(e.keeper); err != nil {
+		return nil, err
+	}
+	if err := e.findOwn(); err != nil {
+		return nil, err
+	}
+	e.spawn(e.keeping, e.keeper)
+	for range t.cfg.Sessions {
+		e.spawn(e.queue, e.newSession(0))
+	}
+	return e, nil
+}
+
+// enter sees to it that the user is logged in.
+func (t *Token) enter(s *session) error {
+	in, err := s.loggedIn(t.cfg.NoPIN)
+	if err != nil || in {
+		return err
+	}
+	info, err := t.mod.GetTokenInfo(t.slot)
+	if err != nil {
+		return fmt.Errorf("hsm: C_GetTokenInfo: %w", err)
+	}
+	if err := checkPINFlags(info, t.cfg.FinalTry); err != nil {
+		return err
+	}
+	pin, keep, err := t.pinForLogin()
+	if err != nil {
+		return err
+	}
+	if !keep {
+		defer pin.Clear()
+	}
+	t.stats.logins.Add(1)
+	return logIn(t.mod, s.handle, pin)
+}
+
+// pinForLogin returns the PIN, and whether it is kept.
+func (t *Token) pinForLogin() (secret.Bytes, bool, error) {
+	if t.pin.Len() > 0 {
+		return t.pin, true, nil
+	}
+	if t.entered && !t.cfg.RetainPIN {
+		return secret.Bytes{}, false, fmt.Errorf("%w: the login was lost and the PIN is not kept; an operator must start keyd again", ErrPIN)
+	}
+	pin, err := t.cfg.PIN()
+	if err != nil {
+		return secret.Bytes{}, false, fmt.Errorf("%w: get the PIN: %w", ErrPIN, err)
+	}
+	t.entered = true
+	if t.cfg.RetainPIN {
+		t.pin = pin
+	}
+	return pin, t.cfg.RetainPIN, nil
+}
+
+// findOwn finds the master keys, which are there once the token is initialised.
+func (e *epoch) findOwn() error {
+	lmk, err := e.keeper.findOne(e.t.label(labelLMK), pkcs11.CKO_SECRET_KEY)
+	if errors.Is(err, keys.ErrNoKey) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	mac, err := e.keeper.findOne(e.t.label(labelBlockMAC), pkcs11.CKO_SECRET_KEY)
+	if err != nil {
+		return err
+	}
+	if mac, err = e.keeper.resident(mac); err != nil {
+		return err
+	}
+	e.lmk, e.blockMAC = lmk, mac
+	return nil
+}
+
+// end stops the workers and waits for them. Stuck ones have been struck off.
+// The keeper's session stays open, and with it the login.
+func (e *epoch) end() {
+	e.mu.Lock()
+	if !e.ended {
+		e.ended = true
+		close(e.quit)
+	}
+	e.mu.Unlock()
+	e.workers.Wait()
+}
+
+// closeKeeper closes the keeper's session, after end. The objects made in it go with it.
+func (e *epoch) closeKeeper() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.adrift {
+		e.keeper.close()
+	}
+}

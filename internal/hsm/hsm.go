@@ -1,0 +1,261 @@
+// Package hsm is the PKCS#11 boundary: no other package sees a session, a
+// handle, an attribute or a mechanism number.
+//
+// A [Token] uses keys: those of key blocks, which it unwraps under the token's
+// local master key and keeps in a bounded cache, and a few of keyd's own. A
+// [Manager] makes, imports and exports them; it is a second type, so that the
+// path of a transaction never holds a value that could.
+//
+// What a module may do wrong is expected here. Each call has a deadline and is
+// abandoned past it; a session that failed is not used again; a lost login or
+// a dead module is brought back by one background goroutine, while callers
+// get [keys.ErrUnavailable] at once; a PIN is tried once.
+package hsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/pkcs11"
+
+	"keyd.dev/keyd/internal/secret"
+	"keyd.dev/keyd/keys"
+)
+
+// Token is an open token. Safe for concurrent use. Every key that it lends
+// survives the loss of a session.
+type Token struct {
+	cfg   Config
+	mod   cryptoki
+	owner bool // of the module's initialisation
+	slot  uint
+	info  Info
+	can   capabilities
+	now   func() time.Time
+
+	pin     secret.Bytes // empty unless it is kept
+	entered bool         // the PIN has been asked for once
+
+	condition  atomic.Pointer[condition]
+	suspicions chan *suspicion
+	mu         sync.Mutex
+	suspected  *suspicion
+	systems    map[string]keys.Key
+
+	making sync.Mutex // token objects are made one after the other
+	cache  *cache
+	calls  sync.Pool // of *call
+	stuck  atomic.Int64
+	stats  counters
+
+	reloaded time.Time
+	stop     chan struct{}
+	gone     chan struct{}
+	once     sync.Once
+}
+
+// Info says which token this is.
+type Info struct {
+	Module       string // path
+	Library      string // description and version, as the module has it
+	Label        string
+	Serial       string
+	Manufacturer string
+	Model        string
+	Firmware     string
+	Hardware     string
+	// PINCountLow: a wrong PIN was given since the last right one.
+	PINCountLow bool
+	// Findings are what the self-test found the module not to enforce, or not to have.
+	Findings []string
+	// SelfTest is how long the self-test took. A rise is an early sign of trouble.
+	SelfTest time.Duration
+}
+
+// Stats are counts since Open.
+type Stats struct {
+	Calls     uint64 // into the module, on behalf of keys
+	Late      uint64 // calls that found no session before their deadline
+	Abandoned uint64 // calls that did not return before their deadline
+	Stuck     int64  // of these, those that have not come back yet
+	Made      uint64 // key objects made in the token
+	Destroyed uint64 // and destroyed again
+	Hits      uint64 // of the cache
+	Misses    uint64
+	Evictions uint64
+	Held      uint64 // keys in the cache
+	Logins    uint64
+	Epochs    uint64 // keeper sessions; all but the first after a loss
+	Reloads   uint64 // of the module
+}
+
+type counters struct {
+	calls, late, abandoned, made, destroyed, logins, epochs, reloads atomic.Uint64
+}
+
+// Open loads the module, finds the token, logs in, tests the module with known
+// answers, and starts the sessions.
+//
+// It returns [ErrConfig], [ErrModule], [ErrToken], [ErrPIN] or [ErrSelfTest],
+// wrapped with what was found; [keys.ErrAmbiguous] when two master keys have
+// one label. A wrong PIN was tried once.
+func Open(cfg Config) (*Token, error) { return open(cfg, load) }
+
+func open(cfg Config, load func(string) (cryptoki, error)) (*Token, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	mod, err := load(cfg.Module)
+	if err != nil {
+		return nil, err
+	}
+	t := &Token{
+		cfg: cfg, mod: mod, now: time.Now,
+		suspicions: make(chan *suspicion, 1), systems: make(map[string]keys.Key),
+		cache: newCache(cfg.CacheKeys), stop: make(chan struct{}), gone: make(chan struct{}),
+	}
+	if t.owner, err = start(mod, cfg); err != nil {
+		return nil, err
+	}
+	if err := t.first(); err != nil {
+		t.pin.Clear()
+		if t.owner {
+			_ = mod.Finalize()
+		}
+		return nil, err
+	}
+	go t.supervise()
+	return t, nil
+}
+
+// first begins the first epoch.
+func (t *Token) first() error {
+	slot, info, err := findToken(t.mod, t.cfg.TokenLabel)
+	if err != nil {
+		return err
+	}
+	t.slot = slot
+	t.info = Info{
+		Module: t.cfg.Module, Label: info.Label, Serial: info.SerialNumber,
+		Manufacturer: info.ManufacturerID, Model: info.Model,
+		Firmware:    fmt.Sprintf("%d.%d", info.FirmwareVersion.Major, info.FirmwareVersion.Minor),
+		Hardware:    fmt.Sprintf("%d.%d", info.HardwareVersion.Major, info.HardwareVersion.Minor),
+		PINCountLow: info.Flags&pkcs11.CKF_USER_PIN_COUNT_LOW != 0,
+	}
+	if lib, err := t.mod.GetInfo(); err == nil {
+		t.info.Library = fmt.Sprintf("%s %d.%d", lib.LibraryDescription, lib.LibraryVersion.Major, lib.LibraryVersion.Minor)
+	}
+	e, err := t.begin()
+	if err != nil {
+		return err
+	}
+	t.publish(e, nil)
+	if err := t.selfTest(e); err != nil {
+		e.end()
+		e.closeKeeper()
+		return err
+	}
+	return nil
+}
+
+// Close ends every session and lets the module go. Calls under way get
+// [keys.ErrUnavailable]. It waits for those inside the module no longer than
+// their deadline.
+func (t *Token) Close() error {
+	t.once.Do(func() {
+		close(t.stop)
+		<-t.gone
+		last := t.condition.Load().epoch
+		t.publish(nil, ErrClosed)
+		if last != nil {
+			last.end()
+			last.closeKeeper()
+		}
+		t.pin.Clear()
+		// A module is not finalised under a call that is still inside.
+		if t.owner && t.stuck.Load() == 0 {
+			_ = t.mod.Finalize()
+		}
+	})
+	return nil
+}
+
+// Info says which token this is.
+func (t *Token) Info() Info {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.info
+}
+
+// Stats returns the counts since Open.
+func (t *Token) Stats() Stats {
+	s := Stats{
+		Calls: t.stats.calls.Load(), Late: t.stats.late.Load(), Abandoned: t.stats.abandoned.Load(), Stuck: t.stuck.Load(),
+		Made: t.stats.made.Load(), Destroyed: t.stats.destroyed.Load(),
+		Logins: t.stats.logins.Load(), Epochs: t.stats.epochs.Load(), Reloads: t.stats.reloads.Load(),
+	}
+	s.Hits, s.Misses, s.Evictions, s.Held = t.cache.counts()
+	return s
+}
+
+// Check reports whether the token is fit for traffic: it is up, no call is
+// stuck, it is initialised, and its block MAC key answers. It returns
+// [keys.ErrUnavailable], [keys.ErrNoKey], or the error of ctx.
+func (t *Token) Check(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if n := t.stuck.Load(); n > 0 {
+		return fmt.Errorf("hsm: check: %d calls: %w", n, errStuck)
+	}
+	c := t.newCall("check", t.cfg.Deadline)
+	defer t.free(c)
+	return t.try(c, func(e *epoch) error {
+		if e.lmk == 0 {
+			return fmt.Errorf("hsm: check: %w: the token is not initialised", keys.ErrNoKey)
+		}
+		var zero, mac [16]byte
+		return e.once(c, signing, pkcs11.CKM_AES_CMAC, e.blockMAC, nil, zero[:], mac[:])
+	})
+}
+
+// Random fills p from the token's generator. It returns [keys.ErrUnavailable].
+func (t *Token) Random(p []byte) error {
+	c := t.newCall("C_GenerateRandom", t.cfg.Deadline)
+	defer t.free(c)
+	return t.try(c, func(e *epoch) error {
+		buf := make([]byte, len(p))
+		c.do = func(s *session) error { return s.mod.random(s.handle, buf) }
+		err := e.give(c, e.queue)
+		c.do = nil
+		if err != nil {
+			return err // buf may still be written to
+		}
+		copy(p, buf)
+		secret.Clear(buf)
+		return nil
+	})
+}
+
+// renewed ends the present epoch for another, which finds the token's own keys anew.
+func (t *Token) renewed(ctx context.Context) error {
+	e := t.condition.Load().epoch
+	if e == nil {
+		return errStale
+	}
+	select {
+	case <-t.suspect(e, errRenew):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	now := t.condition.Load()
+	if now.epoch == nil {
+		return errors.Join(errRenew, now.down)
+	}
+	return nil
+}

@@ -1,0 +1,406 @@
+package hsm
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/miekg/pkcs11"
+
+	"keyd.dev/keyd/internal/secret"
+	"keyd.dev/keyd/keys"
+)
+
+// Manager makes, imports, seals and exports keys. It is for ceremonies and for
+// the control plane; the path of transactions must not hold one. Safe for
+// concurrent use. Its work is never repeated by itself: what failed half-way
+// is reported, with the labels of what exists.
+type Manager struct{ t *Token }
+
+// NewManager returns the manager of a token.
+func NewManager(t *Token) *Manager { return &Manager{t} }
+
+// manageDeadlines is the number of a key's deadlines that the manager's work may take.
+const manageDeadlines = 10
+
+// manage does f in a session of its own, which ends with it, and with it every
+// session object that f made.
+func (t *Token) manage(ctx context.Context, name string, flags uint, f func(*epoch, *session) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c := t.newCall(name, manageDeadlines*t.cfg.Deadline)
+	defer t.free(c)
+	e, err := t.up(c)
+	if err != nil {
+		return err
+	}
+	queue := make(chan *call)
+	defer close(queue)
+	s := e.newSession(flags)
+	if !e.spawn(queue, s) {
+		return errStale
+	}
+	c.do = func(s *session) error { return f(e, s) }
+	return e.give(c, queue)
+}
+
+// Exists returns which of keyd's own objects the token holds, and which are
+// missing, by label. A token is fit for use when none is missing, and for Init
+// when none is made.
+func (m *Manager) Exists(ctx context.Context) (made, missing []string, err error) {
+	err = m.t.manage(ctx, "find keyd's keys", 0, func(_ *epoch, s *session) error {
+		made, missing, err = m.t.inventory(s)
+		return err
+	})
+	return made, missing, err
+}
+
+func (t *Token) inventory(s *session) (made, missing []string, err error) {
+	words := []string{labelLog}
+	for _, k := range ownKeys {
+		words = append(words, k.word)
+	}
+	for _, word := range words {
+		label := t.label(word)
+		found, err := s.find([]*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_LABEL, label), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(found) > 0 {
+			made = append(made, label)
+		} else {
+			missing = append(missing, label)
+		}
+	}
+	return made, missing, nil
+}
+
+// Init makes keyd's own keys in the token: the local master key, the key of
+// the blocks' MACs, those of [Token.System], and the log's key pair. Nobody
+// ever sees their values, so no second token can hold them: see [Manager.InitFrom].
+//
+// It returns [ErrExists] with the labels when the token holds any of them; a
+// half-made set is to be removed by hand.
+func (m *Manager) Init(ctx context.Context) error {
+	return m.init(ctx, func(s *session, k own) error {
+		attrs := append(m.t.ownTemplate(k), pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, ownBytes))
+		mech := []*pkcs11.Mechanism{pkcs11.NewMechanism(generation(k.algorithm()), nil)}
+		if _, err := s.mod.GenerateKey(s.handle, mech, attrs); err != nil {
+			return s.failure("C_GenerateKey", err)
+		}
+		return nil
+	})
+}
+
+// InitFrom is Init with a local master key of 32 bytes that a ceremony has put
+// together, so that another token can hold the same. The other keys, but for
+// the log's, are derived from it (HKDF-SHA-256), so that they are the same
+// there as well. The value is not kept; the caller clears it. Besides the
+// errors of Init it returns [keys.ErrMaterial].
+func (m *Manager) InitFrom(ctx context.Context, lmk secret.Bytes) error {
+	if err := keys.CheckMaterial(keys.AES256, lmk.Reveal()); err != nil {
+		return fmt.Errorf("hsm: local master key: %w", err)
+	}
+	values := make(map[string][]byte)
+	defer func() {
+		for _, v := range values {
+			secret.Clear(v)
+		}
+	}()
+	for _, k := range ownKeys {
+		if k.word == labelLMK {
+			values[k.word] = slices.Clone(lmk.Reveal())
+			continue
+		}
+		v, err := hkdf.Key(sha256.New, lmk.Reveal(), nil, "keyd own key "+k.word, ownBytes)
+		if err != nil {
+			return fmt.Errorf("hsm: derive key %s: %w", k.word, err)
+		}
+		values[k.word] = v
+	}
+	return m.init(ctx, func(s *session, k own) error {
+		if _, err := s.mod.create(s.handle, m.t.ownTemplate(k), values[k.word]); err != nil {
+			return s.failure("C_CreateObject", err)
+		}
+		return nil
+	})
+}
+
+// ownBytes is the length of keyd's own secret keys.
+const ownBytes = 32
+
+func (k own) algorithm() keys.Algorithm {
+	if k.spec.Algorithm != 0 {
+		return k.spec.Algorithm
+	}
+	return keys.AES256
+}
+
+func (m *Manager) init(ctx context.Context, put func(*session, own) error) error {
+	m.t.making.Lock()
+	defer m.t.making.Unlock()
+	err := m.t.manage(ctx, "initialise the token", pkcs11.CKF_RW_SESSION, func(_ *epoch, s *session) error {
+		made, _, err := m.t.inventory(s)
+		if err != nil {
+			return err
+		}
+		if len(made) > 0 {
+			return fmt.Errorf("%w: %q", ErrExists, made)
+		}
+		for _, k := range ownKeys {
+			if err := put(s, k); err != nil {
+				return m.t.halfMade(s, k.word, err)
+			}
+		}
+		if err := m.t.makeLogKey(s); err != nil {
+			return m.t.halfMade(s, labelLog, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return m.t.renewed(ctx)
+}
+
+// halfMade adds to an error what exists in the token all the same.
+func (t *Token) halfMade(s *session, word string, cause error) error {
+	made, _, err := t.inventory(s)
+	if err != nil {
+		return fmt.Errorf("hsm: make key %s: %w; what the token holds now is unknown: %w", t.label(word), cause, err)
+	}
+	return fmt.Errorf("hsm: make key %s: %w; the token now holds %q, which must be removed by hand", t.label(word), cause, made)
+}
+
+// ownTemplate is the template of one of keyd's own secret keys.
+func (t *Token) ownTemplate(k own) []*pkcs11.Attribute {
+	label := t.label(k.word)
+	return append(k.r.list(),
+		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
+		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, keyType(k.algorithm())),
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
+		pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
+		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
+		pkcs11.NewAttribute(pkcs11.CKA_ID, []byte(label)),
+	)
+}
+
+// The curves, as CKA_EC_PARAMS. SoftHSM knows Ed25519 by its name as a
+// PrintableString, others by its object identifier.
+var (
+	ed25519Name = []byte("\x13\x0cedwards25519")
+	ed25519OID  = []byte{0x06, 0x03, 0x2B, 0x65, 0x70}
+	p256OID     = []byte{0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07}
+)
+
+// makeLogKey makes the log's key pair: Ed25519, or P-256 where the module has none.
+func (t *Token) makeLogKey(s *session) error {
+	kinds := []struct {
+		mech, keyType uint
+		params        []byte
+	}{
+		{ckmECEdwardsKeyPair, ckkECEdwards, ed25519Name},
+		{ckmECEdwardsKeyPair, ckkECEdwards, ed25519OID},
+		{pkcs11.CKM_EC_KEY_PAIR_GEN, pkcs11.CKK_EC, p256OID},
+	}
+	label := t.label(labelLog)
+	var last error
+	for _, kind := range kinds {
+		both := []*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, kind.keyType),
+			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+			pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
+			pkcs11.NewAttribute(pkcs11.CKA_ID, []byte(label)),
+		}
+		public := append(slices.Clone(both),
+			pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY),
+			pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, kind.params),
+			pkcs11.NewAttribute(pkcs11.CKA_VERIFY, true),
+		)
+		private := append(slices.Clone(both),
+			pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY),
+			pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
+			pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
+			pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
+			pkcs11.NewAttribute(pkcs11.CKA_SIGN, true),
+			pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false),
+			pkcs11.NewAttribute(pkcs11.CKA_DERIVE, false),
+		)
+		mech := []*pkcs11.Mechanism{pkcs11.NewMechanism(kind.mech, nil)}
+		if _, _, err := s.mod.GenerateKeyPair(s.handle, mech, public, private); err != nil {
+			last = s.failure("C_GenerateKeyPair", err)
+			continue
+		}
+		return nil
+	}
+	return last
+}
+
+// Generate makes a new key as the template says, which carries ID, Version,
+// Attributes, Exportability, Policy, CheckBy (0: the algorithm's default) and
+// CreatedMs, and returns the whole block. The value is made in the token,
+// which never lets it out; inProcess reports that it crossed this process
+// instead, because the usage needs a companion that no module here can make of
+// an unseen value: TDES base derivation keys, and keys of MAC algorithm 3.
+//
+// It returns [keys.ErrAttributes], [keys.ErrCheckValue], [keys.ErrNoKey] while
+// the token has no local master key, or [keys.ErrUnavailable].
+func (m *Manager) Generate(ctx context.Context, template keys.Block) (b *keys.Block, inProcess bool, err error) {
+	b, err = m.prepare(template, keys.Generated)
+	if err != nil {
+		return nil, false, err
+	}
+	if needsCompanion(b.Attributes) {
+		value, err := m.draw(b.Attributes.Algorithm)
+		if err != nil {
+			return nil, true, err
+		}
+		defer value.Clear()
+		b, err = m.put(ctx, b, value)
+		return b, true, err
+	}
+	err = m.t.manage(ctx, "generate key", 0, func(e *epoch, s *session) error {
+		alg := b.Attributes.Algorithm
+		attrs := keyTemplate(alg, rights{extractable: true})
+		if needsLength(alg) {
+			attrs = append(attrs, pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, alg.KeyBytes()))
+		}
+		mech := []*pkcs11.Mechanism{pkcs11.NewMechanism(generation(alg), nil)}
+		h, err := s.mod.GenerateKey(s.handle, mech, attrs)
+		if err != nil {
+			return s.failure("C_GenerateKey", err)
+		}
+		if b.Wrapped, err = s.wrap(e, h); err != nil {
+			return err
+		}
+		return m.finish(e, s, b)
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("hsm: generate key %s: %w", b.ID, err)
+	}
+	return b, false, nil
+}
+
+// Import makes a block of a clear value, as Generate does of a new one. TDES
+// values get odd parity; CheckMaterial of package keys must find nothing to
+// say. The value is not changed and not kept; the caller clears it. Besides
+// the errors of Generate it returns [keys.ErrMaterial].
+func (m *Manager) Import(ctx context.Context, template keys.Block, value secret.Bytes) (*keys.Block, error) {
+	b, err := m.prepare(template, keys.External)
+	if err != nil {
+		return nil, err
+	}
+	alg := b.Attributes.Algorithm
+	own := secret.New(value.Len())
+	defer own.Clear()
+	copy(own.Reveal(), value.Reveal())
+	if alg.IsTDES() {
+		keys.AdjustParity(own.Reveal())
+	}
+	if err := keys.CheckMaterial(alg, own.Reveal()); err != nil {
+		return nil, fmt.Errorf("hsm: import key %s: %w", b.ID, err)
+	}
+	if own.Len()%8 != 0 {
+		return nil, fmt.Errorf("hsm: import key %s: %w: %d bytes; the key wrap takes multiples of 8", b.ID, keys.ErrMaterial, own.Len())
+	}
+	return m.put(ctx, b, own)
+}
+
+// Seal returns the block with another policy and a new MAC. The old block must
+// be genuine: [keys.ErrBlockMAC].
+func (m *Manager) Seal(ctx context.Context, old *keys.Block, policy map[string]string) (*keys.Block, error) {
+	if err := m.t.checkLMK(old); err != nil {
+		return nil, err
+	}
+	b := cloneBlock(old)
+	err := m.t.manage(ctx, "seal key block", 0, func(e *epoch, s *session) error {
+		if err := s.checkMAC(e, old); err != nil {
+			return err
+		}
+		b.Policy = maps.Clone(policy)
+		return m.seal(e, s, b)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("hsm: seal key %s: %w", old.ID, err)
+	}
+	return b, nil
+}
+
+// Export returns the clear value of a key that may leave, for the caller to
+// put under another key at once and to clear. It returns [keys.ErrForbidden]
+// for one that may not, and otherwise the errors of [Token.Load].
+func (m *Manager) Export(ctx context.Context, b *keys.Block) (secret.Bytes, error) {
+	if err := m.t.checkLMK(b); err != nil {
+		return secret.Bytes{}, err
+	}
+	if b.Attributes.Exportability == keys.NonExportable {
+		return secret.Bytes{}, fmt.Errorf("hsm: export key %s: %w: it is not exportable", b.ID, keys.ErrForbidden)
+	}
+	b = cloneBlock(b)
+	var value secret.Bytes
+	err := m.t.manage(ctx, "export key", 0, func(e *epoch, s *session) error {
+		if err := s.checkMAC(e, b); err != nil {
+			return err
+		}
+		attrs := keyTemplate(b.Attributes.Algorithm, rights{extractable: true})
+		for _, a := range attrs {
+			if a.Type == pkcs11.CKA_SENSITIVE {
+				a.Value = pkcs11.NewAttribute(a.Type, false).Value
+			}
+		}
+		h, err := s.mod.UnwrapKey(s.handle, keyWrap(), e.lmk, b.Wrapped, attrs)
+		if err != nil {
+			return s.failure("C_UnwrapKey", err)
+		}
+		got, err := s.mod.GetAttributeValue(s.handle, h, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_VALUE, nil)})
+		if err != nil {
+			return s.failure("C_GetAttributeValue", err)
+		}
+		value = secret.From(got[0].Value)
+		return nil
+	})
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("hsm: export key %s: %w", b.ID, err)
+	}
+	return value, nil
+}
+
+// errTemplate is a template that cannot become a block.
+var errTemplate = errors.New("hsm: key template refused")
+
+// prepare returns the template as a block that lacks its value.
+func (m *Manager) prepare(template keys.Block, origin keys.Origin) (*keys.Block, error) {
+	b := cloneBlock(&template)
+	b.LMK, b.Wrapped, b.Companion, b.Check, b.MAC = m.t.cfg.LMK, nil, nil, [3]byte{}, [16]byte{}
+	if b.Origin == 0 {
+		b.Origin = origin
+	}
+	if b.CheckBy == 0 {
+		b.CheckBy = b.Attributes.Algorithm.CheckMethod()
+	}
+	if err := b.Attributes.Validate(); err != nil {
+		return nil, fmt.Errorf("hsm: make key %s: %w", b.ID, err)
+	}
+	if !b.Attributes.Algorithm.CheckableBy(b.CheckBy) {
+		return nil, fmt.Errorf("hsm: make key %s: %w: %s for %s", b.ID, keys.ErrCheckValue, b.CheckBy, b.Attributes.Algorithm)
+	}
+	if b.Version == 0 {
+		return nil, fmt.Errorf("%w: version 0; versions begin at 1", errTemplate)
+	}
+	raw, err := b.MarshalBinary()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errTemplate, err)
+	}
+	if _, err := keys.ParseBlock(raw); err != nil {
+		return nil, fmt.Errorf("%w: it would not be read back: %w", errTemplate, err)
+	}
+	return b, nil
+}

@@ -1,0 +1,241 @@
+package hsm
+
+/*
+#cgo linux LDFLAGS: -ldl
+#cgo noescape keyd_once
+#cgo nocallback keyd_once
+#cgo noescape keyd_login
+#cgo nocallback keyd_login
+#cgo noescape keyd_random
+#cgo nocallback keyd_random
+
+#include <dlfcn.h>
+#include <stdlib.h>
+
+typedef unsigned long ck;
+typedef struct { ck type; void *value; ck len; } keyd_attr;
+typedef struct { ck type; void *param; ck len; } keyd_mech;
+typedef struct { void *data; ck len; } keyd_string; // CK_KEY_DERIVATION_STRING_DATA
+typedef struct { ck rv, n, begun; } keyd_result;
+typedef struct { unsigned char version[2]; void *fn[68]; } keyd_list; // CK_FUNCTION_LIST of v2.40
+
+// Places in CK_FUNCTION_LIST.
+enum { LOGIN = 18, CREATE_OBJECT = 20, ENCRYPT = 29, DECRYPT = 33, SIGN = 42, DERIVE_KEY = 62, RANDOM = 64 };
+
+static keyd_list *keyd_open(const char *path) {
+	void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+	if (!lib) return NULL;
+	ck (*get)(keyd_list **) = dlsym(lib, "C_GetFunctionList");
+	keyd_list *list = NULL;
+	if (!get || get(&list) != 0) return NULL;
+	return list;
+}
+
+static const char *keyd_dlerror(void) { return dlerror(); }
+
+// keyd_once begins an operation and ends it in one crossing. fn is the place of
+// its C_...Init, which is followed by that of the one-part call.
+static keyd_result keyd_once(keyd_list *l, int fn, ck session, ck type, void *iv, ck ivlen, ck key,
+		void *in, ck inlen, void *out, ck outlen) {
+	ck (*init)(ck, keyd_mech *, ck) = l->fn[fn];
+	ck (*one)(ck, void *, ck, void *, ck *) = l->fn[fn + 1];
+	keyd_mech m = { type, iv, ivlen };
+	keyd_result r = { init(session, &m, key), 0, 0 };
+	if (r.rv) return r;
+	r.begun = 1;
+	r.n = outlen;
+	r.rv = one(session, in, inlen, out, &r.n);
+	return r;
+}
+
+static ck keyd_login(keyd_list *l, ck session, ck user, void *pin, ck len) {
+	ck (*login)(ck, ck, void *, ck) = l->fn[LOGIN];
+	return login(session, user, pin, len);
+}
+
+static ck keyd_random(keyd_list *l, ck session, void *p, ck len) {
+	ck (*random)(ck, void *, ck) = l->fn[RANDOM];
+	return random(session, p, len);
+}
+
+static keyd_result keyd_create(keyd_list *l, ck session, keyd_attr *attrs, ck count) {
+	ck (*create)(ck, keyd_attr *, ck, ck *) = l->fn[CREATE_OBJECT];
+	keyd_result r = { 0, 0, 0 };
+	r.rv = create(session, attrs, count, &r.n);
+	return r;
+}
+
+static keyd_result keyd_derive(keyd_list *l, ck session, ck type, void *data, ck len, ck base, keyd_attr *attrs, ck count) {
+	ck (*derive)(ck, keyd_mech *, ck, keyd_attr *, ck, ck *) = l->fn[DERIVE_KEY];
+	keyd_string s = { data, len };
+	keyd_mech m = { type, &s, sizeof s };
+	keyd_result r = { 0, 0, 0 };
+	r.rv = derive(session, &m, base, attrs, count, &r.n);
+	return r;
+}
+*/
+import "C"
+
+import (
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"github.com/miekg/pkcs11"
+)
+
+// cryptoki is what this package asks of a module. Tests stand a failing one in
+// front of the real one.
+type cryptoki interface {
+	Initialize(...pkcs11.InitializeOption) error
+	Finalize() error
+	GetInfo() (pkcs11.Info, error)
+	GetSlotList(tokenPresent bool) ([]uint, error)
+	GetTokenInfo(slot uint) (pkcs11.TokenInfo, error)
+	OpenSession(slot uint, flags uint) (pkcs11.SessionHandle, error)
+	CloseSession(pkcs11.SessionHandle) error
+	GetSessionInfo(pkcs11.SessionHandle) (pkcs11.SessionInfo, error)
+	FindObjectsInit(pkcs11.SessionHandle, []*pkcs11.Attribute) error
+	FindObjects(s pkcs11.SessionHandle, most int) ([]pkcs11.ObjectHandle, bool, error)
+	FindObjectsFinal(pkcs11.SessionHandle) error
+	GetAttributeValue(pkcs11.SessionHandle, pkcs11.ObjectHandle, []*pkcs11.Attribute) ([]*pkcs11.Attribute, error)
+	CopyObject(pkcs11.SessionHandle, pkcs11.ObjectHandle, []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
+	DestroyObject(pkcs11.SessionHandle, pkcs11.ObjectHandle) error
+	GenerateKey(pkcs11.SessionHandle, []*pkcs11.Mechanism, []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
+	GenerateKeyPair(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, public, private []*pkcs11.Attribute) (pkcs11.ObjectHandle, pkcs11.ObjectHandle, error)
+	WrapKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, by, key pkcs11.ObjectHandle) ([]byte, error)
+	UnwrapKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, by pkcs11.ObjectHandle, wrapped []byte, a []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
+	InitToken(slot uint, pin, label string) error
+	InitPIN(s pkcs11.SessionHandle, pin string) error
+
+	// once does a one-part operation and returns the length of its output.
+	// begun reports that an operation was begun and may still be open after an error.
+	once(s pkcs11.SessionHandle, do operation, mech uint, iv []byte, key pkcs11.ObjectHandle, in, out []byte) (n int, begun bool, err error)
+	// login logs the user in. pin may be nil.
+	login(s pkcs11.SessionHandle, user uint, pin []byte) error
+	// random fills p from the token's generator.
+	random(s pkcs11.SessionHandle, p []byte) error
+	// create makes an object of attrs and, unless it is nil, CKA_VALUE.
+	create(s pkcs11.SessionHandle, attrs []*pkcs11.Attribute, value []byte) (pkcs11.ObjectHandle, error)
+	// derive makes an object of attrs whose value is ECB(base, data).
+	derive(s pkcs11.SessionHandle, mech uint, base pkcs11.ObjectHandle, data []byte, attrs []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
+}
+
+// operation is a one-part operation; its value is the place of its C_...Init
+// in the function list.
+type operation int
+
+const (
+	encrypting operation = C.ENCRYPT
+	decrypting operation = C.DECRYPT
+	signing    operation = C.SIGN
+)
+
+// native is a loaded module. It adds to the wrapper the calls through which
+// secrets pass, so that these stay in Go memory, where they can be cleared:
+// the wrapper leaves copies of PINs, key values and decrypted blocks behind on
+// the C heap. It also makes an operation one crossing instead of two, and has
+// the parameter of the derivation mechanisms, which the wrapper lacks.
+type native struct {
+	*pkcs11.Ctx
+	list *C.keyd_list
+}
+
+// load loads the module at path. The library stays loaded for the life of the
+// process: some cannot be unloaded safely.
+func load(path string) (cryptoki, error) {
+	cpath := C.CString(path)
+	defer C.free(unsafe.Pointer(cpath))
+	// dlerror is per thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	list := C.keyd_open(cpath)
+	if list == nil {
+		why := "it is not a PKCS#11 module"
+		if text := C.keyd_dlerror(); text != nil {
+			why = C.GoString(text)
+		}
+		return nil, fmt.Errorf("%w: %s", ErrModule, why)
+	}
+	ctx := pkcs11.New(path)
+	if ctx == nil {
+		return nil, fmt.Errorf("%w: %s", ErrModule, path)
+	}
+	return &native{ctx, list}, nil
+}
+
+// nothing stands for data of length zero, which modules refuse as a null pointer.
+var nothing [1]byte
+
+func pointer(p []byte) unsafe.Pointer {
+	if len(p) == 0 {
+		return unsafe.Pointer(&nothing[0])
+	}
+	return unsafe.Pointer(&p[0])
+}
+
+func (m *native) once(s pkcs11.SessionHandle, do operation, mech uint, iv []byte, key pkcs11.ObjectHandle, in, out []byte) (int, bool, error) {
+	r := C.keyd_once(m.list, C.int(do), C.ck(s), C.ck(mech), unsafe.Pointer(unsafe.SliceData(iv)), C.ck(len(iv)), C.ck(key),
+		pointer(in), C.ck(len(in)), pointer(out), C.ck(len(out)))
+	if r.rv != 0 {
+		return 0, r.begun != 0, pkcs11.Error(r.rv)
+	}
+	return int(r.n), true, nil
+}
+
+func (m *native) login(s pkcs11.SessionHandle, user uint, pin []byte) error {
+	return result(C.keyd_login(m.list, C.ck(s), C.ck(user), unsafe.Pointer(unsafe.SliceData(pin)), C.ck(len(pin))))
+}
+
+func (m *native) random(s pkcs11.SessionHandle, p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	return result(C.keyd_random(m.list, C.ck(s), pointer(p), C.ck(len(p))))
+}
+
+func (m *native) create(s pkcs11.SessionHandle, attrs []*pkcs11.Attribute, value []byte) (pkcs11.ObjectHandle, error) {
+	var pins runtime.Pinner
+	defer pins.Unpin()
+	list := template(&pins, attrs)
+	if value != nil {
+		pins.Pin(&value[0])
+		list = append(list, C.keyd_attr{pkcs11.CKA_VALUE, unsafe.Pointer(&value[0]), C.ck(len(value))})
+	}
+	r := C.keyd_create(m.list, C.ck(s), &list[0], C.ck(len(list)))
+	return pkcs11.ObjectHandle(r.n), result(r.rv)
+}
+
+func (m *native) derive(s pkcs11.SessionHandle, mech uint, base pkcs11.ObjectHandle, data []byte, attrs []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+	var pins runtime.Pinner
+	defer pins.Unpin()
+	list := template(&pins, attrs)
+	r := C.keyd_derive(m.list, C.ck(s), C.ck(mech), pointer(data), C.ck(len(data)), C.ck(base), &list[0], C.ck(len(list)))
+	return pkcs11.ObjectHandle(r.n), result(r.rv)
+}
+
+// template puts attrs in the form of C. It pins their values, because it stores
+// pointers to them where C finds them.
+func template(pins *runtime.Pinner, attrs []*pkcs11.Attribute) []C.keyd_attr {
+	list := make([]C.keyd_attr, 0, len(attrs)+1)
+	for _, a := range attrs {
+		if len(a.Value) > 0 {
+			pins.Pin(&a.Value[0])
+		}
+		list = append(list, C.keyd_attr{C.ck(a.Type), unsafe.Pointer(unsafe.SliceData(a.Value)), C.ck(len(a.Value))})
+	}
+	return list
+}
+
+// reserved keeps text in C memory for C_Initialize, as NSS wants it. It is
+// never freed: the module may look at it again.
+func reserved(text string) pkcs11.InitializeOption {
+	return pkcs11.InitializeWithReserved(unsafe.Pointer(C.CString(text)))
+}
+
+func result(rv C.ck) error {
+	if rv == 0 {
+		return nil
+	}
+	return pkcs11.Error(rv)
+}
