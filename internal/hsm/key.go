@@ -174,11 +174,15 @@ func (k *key) Derive(data []byte, as keys.Spec) (keys.Derived, error) {
 	if err := k.o.t.stand(o, "derive"); err != nil {
 		return nil, err
 	}
+	return newDerived(o, as), nil
+}
+
+func newDerived(o *object, as keys.Spec) keys.Derived {
 	d := derived{newKey(o, 0, as), o}
 	if h, ok := d.Key.(hmacKey); ok {
-		return derivedHMAC{d, h}, nil
+		return derivedHMAC{d, h}
 	}
-	return d, nil
+	return d
 }
 
 // derive makes the object whose value is ECB(k, data) in e.
@@ -195,17 +199,25 @@ func (k *key) derive(c *call, e *epoch, data []byte, as keys.Spec) (pair, error)
 	if !as.Algorithm.IsTDES() {
 		attrs = append(attrs, pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, as.Algorithm.KeyBytes()))
 	}
-	var made pair
-	c.do = func(s *session) error {
+	return c.make(e, func(s *session) (pkcs11.ObjectHandle, error) {
 		h, err := s.mod.derive(s.handle, mech, handles[k.role], data, attrs)
 		if err != nil {
-			return s.failure("C_DeriveKey", err)
+			return 0, s.failure("C_DeriveKey", err)
 		}
-		k.o.t.stats.made.Add(1)
-		made[0] = h
-		return nil
+		return h, nil
+	})
+}
+
+// make makes one object in the keeper's session.
+func (c *call) make(e *epoch, f func(*session) (pkcs11.ObjectHandle, error)) (pair, error) {
+	var made pair
+	c.do = func(s *session) (err error) {
+		if made[0], err = f(s); err == nil {
+			e.t.stats.made.Add(1)
+		}
+		return err
 	}
-	err = e.give(c, e.keeping)
+	err := e.give(c, e.keeping)
 	c.do = nil
 	if err != nil {
 		return pair{}, err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
 
@@ -371,6 +372,39 @@ func (m *Manager) Export(ctx context.Context, b *keys.Block) (secret.Bytes, erro
 		return secret.Bytes{}, fmt.Errorf("hsm: export key %s: %w", b.ID, err)
 	}
 	return value, nil
+}
+
+// Hold puts a clear value into the token as a session object of its own, for
+// keys that live for one operation, and with abilities of the caller's choice;
+// weak values too. The caller must Close it. It is gone with the session that
+// holds it: from then on the key gives [keys.ErrUnavailable]. The value is not
+// kept; the caller clears it.
+func (m *Manager) Hold(value secret.Bytes, as keys.Spec) (keys.Derived, error) {
+	held := secret.New(value.Len())
+	defer held.Clear()
+	copy(held.Reveal(), value.Reveal())
+	attrs := keyTemplate(as.Algorithm, m.t.attributes(as.Algorithm, as.Can))
+	var standing atomic.Bool
+	o := &object{t: m.t, build: func(c *call, e *epoch) (pair, error) {
+		if standing.Load() {
+			return pair{}, errStale
+		}
+		own := secret.New(held.Len()) // the worker's, because this caller may give up before it does
+		copy(own.Reveal(), held.Reveal())
+		return c.make(e, func(s *session) (pkcs11.ObjectHandle, error) {
+			defer own.Clear()
+			h, err := s.mod.create(s.handle, attrs, own.Reveal())
+			if err != nil {
+				return 0, s.failure("C_CreateObject", err)
+			}
+			return h, nil
+		})
+	}}
+	if err := m.t.stand(o, "hold key"); err != nil {
+		return nil, err
+	}
+	standing.Store(true)
+	return newDerived(o, as), nil
 }
 
 // errTemplate is a template that cannot become a block.

@@ -1,9 +1,9 @@
 package hsm
 
 import (
-	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/hex"
 	"fmt"
 	"sync/atomic"
@@ -121,11 +121,13 @@ func (p *probe) answer(name string, op operation, mech uint, iv []byte, h pkcs11
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(got, want) {
+	if !same(got, want) {
 		return fmt.Errorf("%s: wrong answer", name)
 	}
 	return nil
 }
+
+func same(a, b []byte) bool { return subtle.ConstantTimeCompare(a, b) == 1 }
 
 // cipher tries ECB and CBC both ways, and the CMAC of AES.
 func (p *probe) cipher(a keys.Algorithm) error {
@@ -189,7 +191,7 @@ func (p *probe) cmacTDES() error {
 	if err != nil {
 		return nil
 	}
-	if !bytes.Equal(got, want) {
+	if !same(got, want) {
 		return fmt.Errorf("wrong answer")
 	}
 	p.tdesCMAC = true
@@ -256,7 +258,7 @@ func (p *probe) wrapping() error {
 	if err != nil {
 		return p.s.failure("C_WrapKey", err)
 	}
-	if !bytes.Equal(got, wrapped) {
+	if !same(got, wrapped) {
 		return fmt.Errorf("C_WrapKey: wrong answer")
 	}
 	if h, err = p.s.mod.UnwrapKey(p.s.handle, keyWrap(), kek, wrapped, keyTemplate(keys.AES128, rights{encrypt: true})); err != nil {
