@@ -37,7 +37,7 @@ func TestLeaksFindsTheCanary(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, shown := range []string{
-		fmt.Sprint(plain{[]byte(canary)}), fmt.Sprintf("%o %b", plain{[]byte(canary)}, 1), fmt.Sprintf("%b", plain{[]byte(canary)}), fmt.Sprintf("%c", plain{[]byte(canary)}), fmt.Sprintf("%U", plain{[]byte(canary)}), fmt.Sprintf("%#v", plain{[]byte(canary)}), fmt.Sprintf("%s", []byte(canary)), string(text),
+		fmt.Sprint(plain{[]byte(canary)}), fmt.Sprintf("%o %b", plain{[]byte(canary)}, 1), fmt.Sprintf("%b", plain{[]byte(canary)}), fmt.Sprintf("%c", plain{[]byte(canary)}), fmt.Sprintf("%U", plain{[]byte(canary)}), fmt.Sprintf("%#v", plain{[]byte(canary)}), string([]byte(canary)), string(text),
 	} {
 		if !leaks(shown) {
 			t.Errorf("not found in %q", shown)
