@@ -124,6 +124,9 @@ func (t *tx) Accept(device isoswitch.Device, counter uint32, message isoswitch.H
 	if err != nil {
 		return err
 	}
+	if counter == 0 {
+		return fmt.Errorf("store: device %s: %w: counters start at 1", device, isoswitch.ErrExists)
+	}
 	n, err := s.exec("UPDATE ksn SET counter = ?2, at = ?3 WHERE device = ?1 AND counter < ?2",
 		string(device), counter, nanos(at))
 	if err == nil && n == 0 {

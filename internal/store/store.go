@@ -43,7 +43,10 @@ type Config struct {
 const (
 	defaultReaders  = 4
 	defaultLookBack = 7 * 24 * time.Hour
-	busyTimeout     = 5 * time.Second
+	// A commit elsewhere is waited for so long. A visitor has the patience to
+	// find a gap between the commits of a busy daemon, for which it must poll.
+	serverPatience  = 5 * time.Second
+	visitorPatience = 30 * time.Second
 )
 
 // DB is an open database. It is safe for concurrent use. It implements
@@ -115,7 +118,7 @@ func (db *DB) open(ctx context.Context, cfg Config) error {
 			return err
 		}
 	}
-	if db.pool, err = sql.Open("sqlite3", dataSource(cfg.Path)); err != nil {
+	if db.pool, err = sql.Open("sqlite3", dataSource(cfg)); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
 	first, err := newSession(ctx, db.pool)
@@ -142,10 +145,14 @@ func (db *DB) open(ctx context.Context, cfg Config) error {
 }
 
 // dataSource is the driver's name for the file. What it sets, every connection has.
-func dataSource(path string) string {
-	u := url.URL{Scheme: "file", Path: path, RawQuery: url.Values{
+func dataSource(cfg Config) string {
+	patience := serverPatience
+	if cfg.Purpose == Visit {
+		patience = visitorPatience
+	}
+	u := url.URL{Scheme: "file", Path: cfg.Path, RawQuery: url.Values{
 		"mode":           {"rw"},
-		"_busy_timeout":  {fmt.Sprint(busyTimeout.Milliseconds())},
+		"_busy_timeout":  {fmt.Sprint(patience.Milliseconds())},
 		"_foreign_keys":  {"on"},
 		"_synchronous":   {"FULL"},
 		"_secure_delete": {"on"},
@@ -181,7 +188,14 @@ func (db *DB) close() error {
 
 // Ready returns nil when the store can write, as far as it knows. After a
 // failed commit it finds out by writing.
-func (db *DB) Ready(ctx context.Context) error { return db.writer.ready(ctx) }
+func (db *DB) Ready(ctx context.Context) error {
+	select {
+	case <-db.closed:
+		return ErrClosed
+	default:
+		return db.writer.ready(ctx)
+	}
+}
 
 // Check reads the whole database and reports damage as [ErrCorrupt].
 func (db *DB) Check(ctx context.Context) error {
