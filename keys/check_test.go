@@ -6,6 +6,7 @@ import (
 	"errors"
 	"testing"
 
+	"keyd.dev/keyd/internal/secret"
 	"keyd.dev/keyd/internal/softkey"
 	"keyd.dev/keyd/keys"
 )
@@ -195,6 +196,42 @@ func TestParity(t *testing.T) {
 		}
 		if keys.OddParity([]byte{byte(v), b[0]}) != (b[0] == byte(v)) {
 			t.Errorf("%02X: parity misjudged", v)
+		}
+	}
+}
+
+// TestWeakDES makes the 4 weak and 12 semi-weak keys from what makes them so:
+// two half-subkeys, each constant, in turns. That they are weak is shown by
+// DES: one of a pair undoes the other.
+func TestWeakDES(t *testing.T) {
+	halves := [][2]byte{{0x01, 0x01}, {0x1F, 0x0E}, {0xE0, 0xF1}, {0xFE, 0xFE}}
+	alternate := func(a, b [2]byte) []byte {
+		return []byte{a[0], b[0], a[0], b[0], a[1], b[1], a[1], b[1]}
+	}
+	other := unhex(t, "0123456789ABCDEF")
+	for _, a := range halves {
+		for _, b := range halves {
+			weak, partner := alternate(a, b), alternate(b, a)
+			c, err := secret.NewTDES(weak)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := secret.NewTDES(partner)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sealed, err := c.Encrypt(nil, other)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if opened, err := d.Encrypt(nil, sealed); err != nil || !bytes.Equal(opened, other) {
+				t.Errorf("%X is not weak: %v", weak, err)
+			}
+			for _, value := range [][]byte{append(bytes.Clone(other), weak...), append(bytes.Clone(weak), other...)} {
+				if err := keys.CheckMaterial(keys.TDES2, value); !errors.Is(err, keys.ErrMaterial) {
+					t.Errorf("17.7 %X in a key: %v, want %v", weak, err, keys.ErrMaterial)
+				}
+			}
 		}
 	}
 }
