@@ -159,4 +159,3 @@ var actions = [...]actionDef{
 	SysTime:             {name: "sys.time", class: "sys", log: Sec, needs: groupX | groupL},
 	SysAlarm:            {name: "sys.alarm", class: "sys", log: Sec, needs: groupL},
 }
-

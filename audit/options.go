@@ -117,6 +117,8 @@ func (o *Options) check() error {
 	switch {
 	case !isNodeName(o.Site), !isNodeName(o.Node):
 		return fmt.Errorf("%w: site %q and node %q must match [a-z0-9.-]{1,63}", ErrConfig, o.Site, o.Node)
+	case len(origin(o.Site, o.Node, 202601)) > 120:
+		return fmt.Errorf("%w: site %q and node %q together are too long for an origin", ErrConfig, o.Site, o.Node)
 	case o.SegmentSize < minSegmentSize || o.SegmentSize > maxSegmentSize || o.SegmentSize%(1<<20) != 0:
 		return fmt.Errorf("%w: segment size %d must be 8 to 256 whole MiB", ErrConfig, o.SegmentSize)
 	case o.CheckpointInterval < 100*time.Millisecond:

@@ -52,7 +52,7 @@ type Record struct {
 	Step      *ClockStep // group X
 	Import    *Import    // group H
 
-	at stamp
+	at *moment
 }
 
 // Trace is a W3C trace id.
@@ -236,11 +236,4 @@ type Import struct {
 	Hash        Hash // SHA-256 of the raw records in order
 	First, Last *int64
 	N           *int64
-}
-
-// stamp is one reading of the clocks: wall time and microseconds since the
-// process started.
-type stamp struct {
-	wall time.Time
-	mono int64
 }

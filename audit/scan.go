@@ -78,9 +78,6 @@ func hasPAN(s string) bool {
 		case n > 19 && hasPANWindow(digits[:n]):
 			return true
 		}
-		if i == last {
-			i++
-		}
 	}
 	return false
 }

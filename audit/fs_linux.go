@@ -1,0 +1,41 @@
+package audit
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+)
+
+// Datasync makes the contents durable without waiting for times.
+func (f osFile) Datasync() error {
+	for {
+		err := syscall.Fdatasync(int(f.Fd()))
+		if err != syscall.EINTR {
+			return os.NewSyscallError("fdatasync", err)
+		}
+	}
+}
+
+// SyncFS makes the whole file system durable with syncfs(2), which reports
+// write-back errors since Linux 5.8.
+func (d osFS) SyncFS(written []string) error {
+	trap := uintptr(0)
+	switch runtime.GOARCH {
+	case "amd64":
+		trap = 306
+	case "arm64":
+		trap = 267
+	default:
+		return d.syncEach(written)
+	}
+	f, err := os.Open(string(d))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, _, errno := syscall.Syscall(trap, f.Fd(), 0, 0); errno != 0 {
+		return fmt.Errorf("syncfs %s: %w", string(d), errno)
+	}
+	return nil
+}
