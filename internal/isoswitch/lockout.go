@@ -1,0 +1,144 @@
+package isoswitch
+
+import (
+	"sync"
+	"time"
+)
+
+// lockout counts the absent and wrong MACs of each TID on one connection. It
+// never reaches further: who comes by another connection is not locked by what
+// a stranger sends here. W-19.
+type lockout struct {
+	policy Lockout
+	clock  func() time.Time
+
+	mu    sync.Mutex
+	count map[string]*failures
+}
+
+type failures struct {
+	since  time.Time
+	n      int
+	locked bool
+}
+
+func newLockout(policy Lockout, clock func() time.Time) *lockout {
+	return &lockout{policy: policy, clock: clock, count: map[string]*failures{}}
+}
+
+// locked reports whether messages of the TID are refused unseen.
+func (l *lockout) locked(tid string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f, ok := l.count[tid]
+	return ok && f.locked
+}
+
+// fail counts a failure and reports whether the TID is locked by just this one.
+func (l *lockout) fail(tid string) (locked bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.clock()
+	f, ok := l.count[tid]
+	if !ok {
+		f = &failures{since: now}
+		l.count[tid] = f
+	}
+	if !f.locked && now.Sub(f.since) > l.policy.Window {
+		*f = failures{since: now}
+	}
+	f.n++
+	if f.locked || f.n < l.policy.Failures {
+		return false
+	}
+	f.locked = true
+	return true
+}
+
+// clear forgets the failures of the TID, after a sign-on with a valid MAC.
+func (l *lockout) clear(tid string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.count, tid)
+}
+
+// floods counts the lock-outs behind each client certificate. A certificate
+// with many is slowed down, not locked. It is safe for concurrent use.
+type floods struct {
+	policy Lockout
+	clock  func() time.Time
+
+	mu    sync.Mutex
+	certs map[string]*failures
+}
+
+func newFloods(policy Lockout, clock func() time.Time) *floods {
+	return &floods{policy: policy, clock: clock, certs: map[string]*failures{}}
+}
+
+// count adds a lock-out and reports whether the certificate is slow from now on.
+func (f *floods) count(cert string) (first bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.clock()
+	c, ok := f.certs[cert]
+	if !ok || now.Sub(c.since) > f.policy.Window {
+		c = &failures{since: now}
+		f.certs[cert] = c
+	}
+	c.n++
+	first = !c.locked && c.n >= f.policy.Flood
+	c.locked = c.locked || first
+	return first
+}
+
+// delay is how long a frame of the certificate waits.
+func (f *floods) delay(cert string) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c, ok := f.certs[cert]
+	if !ok {
+		return 0
+	}
+	if f.clock().Sub(c.since) > f.policy.Window {
+		delete(f.certs, cert)
+		return 0
+	}
+	if !c.locked {
+		return 0
+	}
+	return f.policy.Slow
+}
+
+// rates counts accepted reversals of each terminal in hours that begin with the
+// first. D-35. It is safe for concurrent use.
+type rates struct {
+	perHour int
+	clock   func() time.Time
+
+	mu    sync.Mutex
+	count map[string]*failures
+}
+
+// over reports whether one more reversal of the terminal is too many.
+func (r *rates) over(tid string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, ok := r.count[tid]
+	return r.perHour > 0 && ok && r.clock().Sub(c.since) < time.Hour && c.n >= r.perHour
+}
+
+// add counts an accepted reversal.
+func (r *rates) add(tid string) {
+	if r.perHour == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, ok := r.count[tid]
+	if !ok || r.clock().Sub(c.since) >= time.Hour {
+		c = &failures{since: r.clock()}
+		r.count[tid] = c
+	}
+	c.n++
+}

@@ -1,0 +1,241 @@
+package isoswitch
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"keyd.dev/keyd/audit"
+	"keyd.dev/keyd/internal/custody"
+	"keyd.dev/keyd/internal/iso8583"
+	"keyd.dev/keyd/keys"
+)
+
+// request is a message of a terminal on its way through the switch.
+type request struct {
+	peer *peer
+	turn *turn
+	msg  *iso8583.Message
+	raw  Hash // of the whole message as received
+	at   time.Time
+	corr string
+	act  *custody.Act
+
+	terminal Terminal
+	known    bool   // the registry has the TID
+	serial   serial // of DE 62
+	keyed    bool   // the serial is one of the terminal's scheme: an answer can carry a MAC
+	macKey   keys.ID
+	checked  audit.MAC // what was expected of the MAC and what was found
+	pan      custody.PAN
+}
+
+// advice reports whether the message tells of something done already.
+func (r *request) advice() bool { return r.msg.MTI().IsAdvice() }
+
+// authenticate is stages 2 to 5 of section 5: register, MAC present, key, MAC.
+// Nothing of it looks at the journal. It returns the refusal, or nil.
+func (s *Switch) authenticate(ctx context.Context, r *request) *verdict {
+	if v := s.register(ctx, r); v != nil {
+		return v
+	}
+	mac, err := r.msg.MAC()
+	if err != nil {
+		r.checked.Verdict = absence(err)
+		return r.refusal("D-03")
+	}
+	if !r.keyed {
+		v := ruling("D-06", r.advice())
+		v.reason = audit.ReasonFormatError // W-18: KSN absent or malformed
+		return &v
+	}
+	if r.serial.device != r.terminal.Device { // M-20
+		v := ruling("D-06", r.advice())
+		v.reason = audit.ReasonKSNDevice
+		return &v
+	}
+	verified, err := s.verifyTerminalMAC(ctx, r, mac)
+	switch {
+	case err == nil:
+		r.macKey, r.checked.Verdict = verified.Key.ID, audit.VerdictOK
+		return nil
+	case errors.Is(err, custody.ErrMAC):
+		r.checked.Verdict = audit.VerdictBad
+		return r.refusal("D-04")
+	}
+	s.log.Error("a terminal's MAC cannot be verified", "corr", r.corr, "error", err)
+	r.checked.Verdict = audit.VerdictError
+	v := r.refusal("D-05")
+	if errors.Is(err, custody.ErrNoKey) {
+		v.reason, r.checked.Verdict = audit.ReasonKeyUnknown, audit.VerdictNoKey
+	}
+	return v
+}
+
+func (r *request) refusal(row string) *verdict {
+	v := ruling(row, r.advice())
+	return &v
+}
+
+// register is stage 2: TID and MID, and whether the TID is locked here. It
+// takes DE 62 apart, so that also a refusal can carry a MAC.
+func (s *Switch) register(ctx context.Context, r *request) *verdict {
+	tid := r.msg.Text(41)
+	terminal, err := s.cfg.Journal.Terminal(ctx, tid)
+	switch {
+	case errors.Is(err, ErrNoTerminal):
+		return r.refusal("D-02")
+	case err != nil:
+		s.log.Error("the registry cannot be read", "corr", r.corr, "error", err)
+		v := r.refusal("D-05")
+		v.reason = audit.ReasonInternal
+		return v
+	}
+	r.terminal, r.known = terminal, true
+	r.checked = audit.MAC{Alg: macOf(terminal.Scheme), Len: terminal.MACBytes, Verdict: audit.VerdictError}
+	signOn := r.msg.MTI() == iso8583.NetworkRequest
+	if !signOn && r.peer.lockout.locked(tid) {
+		r.checked.Verdict = audit.VerdictNoKey
+		return &verdict{rule: "D-04", code: codeSecurity, reason: audit.ReasonLocked, alert: audit.AlertSecurity}
+	}
+	if text, err := r.msg.KSN(); err == nil {
+		r.serial, r.keyed = parseKSN(terminal.Scheme, text)
+	}
+	switch {
+	case terminal.Disabled:
+		v := r.refusal("D-02")
+		v.reason = audit.ReasonTerminalLink
+		return v
+	case r.msg.Text(42) != terminal.MID:
+		v := r.refusal("D-02")
+		v.code = codeMerchant
+		return v
+	}
+	return nil
+}
+
+// absence names what is wrong with a MAC that cannot be compared.
+func absence(err error) audit.MACVerdict {
+	if errors.Is(err, iso8583.ErrMACAbsent) {
+		return audit.VerdictAbsent
+	}
+	return audit.VerdictLength
+}
+
+// macOf is the log's name of a scheme's MAC. W-07.
+func macOf(scheme Scheme) audit.MACAlg {
+	if scheme == AESDUKPT {
+		return audit.MACCMACAES
+	}
+	return audit.MACAlg3
+}
+
+// verifyTerminalMAC verifies over the bytes as received (M-01), by the request
+// key. It returns custody.ErrMAC for a MAC that is wrong.
+func (s *Switch) verifyTerminalMAC(ctx context.Context, r *request, mac [8]byte) (custody.VerifiedMAC, error) {
+	n := r.terminal.MACBytes
+	q := custody.VerifyMAC{
+		Key:       custody.Ref{Alias: r.terminal.BDK},
+		DUKPT:     &custody.DUKPT{KSN: r.serial.bytes, Variant: custody.Request},
+		Algorithm: custody.MACAlg3,
+		Padding:   custody.Padding1,
+		Message:   r.msg.MACInput(),
+		MAC:       mac[:n],
+		Length:    n,
+	}
+	if r.terminal.Scheme == AESDUKPT {
+		q.Algorithm, q.Padding = custody.MACCMAC, custody.PaddingPolicy
+	}
+	verified, err := r.act.VerifyMAC(ctx, q)
+	if err != nil {
+		return custody.VerifiedMAC{}, err
+	}
+	for _, filler := range mac[n:] { // W-04; the filler is no secret
+		if filler != 0 {
+			return custody.VerifiedMAC{}, fmt.Errorf("%w: the bytes after a MAC of %d bytes are not zero", custody.ErrMAC, n)
+		}
+	}
+	return verified, nil
+}
+
+// sealAnswer gives an answer its MAC, by the response key of the request's own
+// KSN (W-07).
+func (s *Switch) sealAnswer(ctx context.Context, r *request, b *iso8583.Builder) ([]byte, error) {
+	open, err := b.Pack()
+	if err != nil {
+		return nil, fmt.Errorf("building the answer: %w", err)
+	}
+	q := custody.GenerateMAC{
+		Key:       custody.Ref{Alias: r.terminal.BDK},
+		DUKPT:     &custody.DUKPT{KSN: r.serial.bytes, Variant: custody.Response},
+		Algorithm: custody.MACAlg3,
+		Padding:   custody.Padding1,
+		Message:   open.MACInput(),
+		Length:    r.terminal.MACBytes,
+	}
+	if r.terminal.Scheme == AESDUKPT {
+		q.Algorithm, q.Padding = custody.MACCMAC, custody.PaddingPolicy
+	}
+	made, err := r.act.GenerateMAC(ctx, q)
+	if err != nil {
+		return nil, fmt.Errorf("sealing the answer: %w", err)
+	}
+	var mac [8]byte
+	copy(mac[:], made.MAC)
+	return open.Seal(mac), nil
+}
+
+// admit is stage 6, in the journal: the counter must be fresh, or the message a
+// byte-equal repeat. A fresh counter becomes the last accepted one in the same
+// commit as the effect of the message (M-21). It returns the refusal, or nil.
+func (s *Switch) admit(tx Tx, r *request) (*verdict, error) {
+	last, err := tx.LastCounter(r.serial.device)
+	if err != nil {
+		return nil, fmt.Errorf("reading the KSN counter: %w", err)
+	}
+	same := false
+	if r.serial.counter <= last {
+		before, err := tx.AcceptedUnder(r.serial.device, r.serial.counter)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, fmt.Errorf("reading what was accepted under the KSN: %w", err)
+		}
+		same = err == nil && before == r.raw
+	}
+	switch judgeCounter(last, r.serial.counter, s.cfg.Limits.KSNStep, same) {
+	case fresh:
+		if err := tx.Accept(r.serial.device, r.serial.counter, r.raw, r.at); err != nil {
+			return nil, fmt.Errorf("advancing the KSN counter: %w", err)
+		}
+		return nil, nil
+	case repeated:
+		return nil, nil
+	case tooFar:
+		v := r.refusal("D-06")
+		v.reason = audit.ReasonKSNGap
+		return v, nil
+	}
+	return r.refusal("D-06"), nil
+}
+
+// card describes the PAN for records and the journal. Where that cannot be done
+// the message is refused (L-103).
+func (s *Switch) card(ctx context.Context, r *request) (custody.Card, *verdict) {
+	r.pan = custody.PAN(r.msg.Text(2))
+	if len(r.pan) < 12 {
+		return custody.Card{}, &verdict{code: codePAN, reason: audit.ReasonFormatError}
+	}
+	card, err := s.custody.Protect(ctx, r.pan, r.msg.Text(14))
+	if err == nil {
+		_, err = r.act.PAN(r.pan)
+	}
+	if err == nil {
+		return card, nil
+	}
+	s.log.Error("card data cannot be protected", "corr", r.corr, "error", err)
+	v := r.refusal("D-05")
+	return custody.Card{}, v
+}
+
+func hashOf(b []byte) Hash { return sha256.Sum256(b) }

@@ -1,0 +1,472 @@
+package isoswitch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"keyd.dev/keyd/audit"
+	"keyd.dev/keyd/internal/custody"
+	"keyd.dev/keyd/internal/iso8583"
+)
+
+// sale works on a 0100, 0200 or 0220: authenticate, journal, forward, wait,
+// journal, answer. What undoes it is durable before it leaves, and no
+// answer leaves before its outcome is durable.
+func (s *Switch) sale(ctx context.Context, r *request) {
+	if v := s.authenticate(ctx, r); v != nil {
+		s.refuse(ctx, r, audit.SaleRefuse, *v)
+		return
+	}
+	card, v := s.card(ctx, r)
+	if v != nil {
+		s.refuse(ctx, r, audit.SaleRefuse, *v)
+		return
+	}
+	in, err := s.acceptSale(ctx, r, card)
+	if err != nil {
+		s.log.Error("a sale could not be journalled", "corr", r.corr, "error", err)
+		s.refuse(ctx, r, audit.SaleRefuse, verdict{code: codeCannot, reason: audit.ReasonInternal})
+		return
+	}
+	switch {
+	case in.refused != nil:
+		s.refuse(ctx, r, audit.SaleRefuse, *in.refused)
+	case in.stored != nil:
+		s.repeatSale(ctx, r, in.stored)
+	case in.joined != nil:
+		r.turn.end()
+		s.joinSale(ctx, r, in.joined)
+	default:
+		s.forwardSale(ctx, r, in.txn, in.live)
+	}
+}
+
+// intake is what the journal said to a sale. Exactly one of the first three is
+// set, or txn and live together.
+type intake struct {
+	refused *verdict
+	stored  *Txn  // a repeat of a sale that has its answer
+	joined  *live // a repeat of a sale in flight
+	txn     *Txn
+	live    *live
+}
+
+// acceptSale does stage 6 and section 9 in one transaction: KSN, duplicates,
+// limits, the record of the sale. When it returns, all of it is durable.
+func (s *Switch) acceptSale(ctx context.Context, r *request, card custody.Card) (intake, error) {
+	num, err := s.numbers.take(ctx)
+	if err != nil {
+		return intake{}, err
+	}
+	t, ruled := s.newTxn(r, card, num)
+	var in intake
+	err = s.cfg.Journal.Update(ctx, func(tx Tx) (err error) {
+		if in.refused, err = s.admit(tx, r); err != nil || in.refused != nil {
+			return err
+		}
+		earlier, err := tx.Newest(t.Key, r.at.Add(-s.cfg.Timers.LookBack))
+		if err == nil {
+			in = s.duplicate(earlier, t)
+			return nil
+		}
+		if !errors.Is(err, ErrNotFound) {
+			return fmt.Errorf("looking for an earlier sale: %w", err)
+		}
+		if err := tx.InsertTxn(t); err != nil {
+			return fmt.Errorf("writing the sale: %w", err)
+		}
+		if in.refused = ruled; ruled == nil {
+			in.txn, in.live = t, s.flights.start(t.OID)
+		}
+		return nil
+	})
+	if err != nil {
+		s.abandon(in)
+		return intake{}, err
+	}
+	return in, nil
+}
+
+// abandon takes back what the process noted of a sale that was not journalled.
+func (s *Switch) abandon(in intake) {
+	if in.live != nil {
+		in.live.failed = true
+		s.flights.end(in.live)
+		close(in.live.done)
+	}
+	if in.joined != nil {
+		s.leave(in.joined, false)
+	}
+}
+
+// duplicate is the table of section 9 for a sale whose look-up key is taken.
+func (s *Switch) duplicate(earlier, t *Txn) intake {
+	flight := s.flights.find(earlier.OID)
+	same := earlier.Content == t.Content
+	undone := earlier.ReverseOnCompletion || earlier.ReversedAmount > 0
+	switch {
+	case same && !undone && flight != nil && (earlier.inFlight() || earlier.State == Approved):
+		flight.join()
+		return intake{joined: flight}
+	case same && !undone && (earlier.State == Approved || earlier.State == Declined):
+		return intake{stored: earlier}
+	}
+	v := verdict{code: codeDuplicate, reason: audit.ReasonDuplicate}
+	if earlier.State == Tombstone {
+		v.rule = "D-10"
+	}
+	if !same {
+		v.reason, v.alert = audit.ReasonAttributeMismatch, audit.AlertSecurity
+	}
+	return intake{refused: &v}
+}
+
+// newTxn is the record of a sale, and the refusal where the sale's own content
+// refuses it; a refused one is recorded as declined, so that its repeat gets the
+// same answer and its reversal finds it (D-16).
+func (s *Switch) newTxn(r *request, card custody.Card, num number) (*Txn, *verdict) {
+	m := r.msg
+	amount, _ := m.Amount()
+	key := s.lookupKey(m.Text(42), m.Text(41), m.Text(7), m.Text(11), m.MTI().Class())
+	t := &Txn{
+		OID:        newOID(key, r.at),
+		Key:        key,
+		Link:       s.cfg.Upstream.Name,
+		Received:   r.at,
+		MTI:        string(m.MTI()),
+		Card:       card,
+		Processing: m.Text(3),
+		Amount:     amount,
+		Sent:       m.Text(7),
+		STAN:       m.Text(11),
+		Time:       m.Text(12),
+		Date:       m.Text(13),
+		Entry:      m.Text(22),
+		Condition:  m.Text(25),
+		Acquirer:   m.Text(32),
+		TID:        m.Text(41),
+		MID:        m.Text(42),
+		Currency:   m.Text(49),
+		EMV:        m.Bytes(55),
+		KSN:        r.serial.text,
+		MACKey:     r.macKey,
+		Content:    saleContent(m, card.Token),
+		Raw:        r.raw,
+		UpSTAN:     num.stan,
+		UpSent:     num.sent,
+		State:      Forwarded,
+		RRN:        orDefault(m.Text(37), num.rrn),
+	}
+	ruled := s.permitSale(r)
+	if ruled == nil && !s.link.isUp() {
+		ruled = &verdict{code: codeUnreachable, reason: audit.ReasonUpstreamSilent}
+	}
+	if ruled != nil {
+		t.State, t.Answer, t.Finished = Declined, ruled.code, r.at
+		t.UpSTAN, t.UpSent = "", ""
+	}
+	return t, ruled
+}
+
+// saleContent is what a repeat of a sale has in common with it. W-16.
+func saleContent(m *iso8583.Message, token string) Hash {
+	return digest("keyd-sale-1", token, m.Text(3), m.Text(4), m.Text(11), m.Text(12),
+		m.Text(13), m.Text(25), m.Text(41), m.Text(42), m.Text(49))
+}
+
+// forwardSale sends a journalled sale upstream and brings back its outcome.
+func (s *Switch) forwardSale(ctx context.Context, r *request, t *Txn, flight *live) {
+	accepted := r.note(audit.SaleAccept, verdict{})
+	accepted.Outcome = audit.OutcomeOK
+	r.act.Note(accepted)
+	open, err := s.dispatchSale(ctx, r, t, flight)
+	r.turn.end()
+	if err != nil {
+		s.finishSale(ctx, r, flight, s.undispatched(r, flight, err))
+		return
+	}
+	r.act.Close() // the room in the log is not kept while upstream takes its time
+	reply, cause := s.awaitSale(ctx, t, open)
+	if r.act, err = s.custody.Begin(ctx, r.peer.caller, r.corr); err != nil {
+		s.finishUnrecorded(ctx, r, flight, err)
+		return
+	}
+	res := result{kind: unknownResult, cause: cause, code: codeTimeout}
+	if reply != nil {
+		res = s.judge(ctx, r.act, t, reply)
+	}
+	s.finishSale(ctx, r, flight, res)
+}
+
+// undispatched is the result of a sale that could not be handed to the link
+// whole.
+func (s *Switch) undispatched(r *request, flight *live, err error) result {
+	switch {
+	case errors.Is(err, errPINRefused):
+		return result{kind: neverLeft, code: codeSecurity}
+	case errors.Is(err, errLinkDown):
+		return result{kind: neverLeft, code: codeUnreachable}
+	case flight.gone():
+		s.log.Warn("the link broke while a sale was sent", "corr", r.corr, "error", err)
+		return result{kind: unknownResult, cause: ByLinkLoss, code: codeTimeout}
+	}
+	s.log.Error("a sale could not be forwarded", "corr", r.corr, "error", err)
+	return result{kind: neverLeft, code: codeCannot}
+}
+
+// errPINRefused: the PIN block was not accepted.
+var errPINRefused = errors.New("isoswitch: the PIN block was not accepted")
+
+// dispatchSale translates the PIN, builds and seals the message for upstream,
+// makes the records durable and hands the message to the link. Whether
+// something has left after an error, the flight knows.
+func (s *Switch) dispatchSale(ctx context.Context, r *request, t *Txn, flight *live) (*exchange, error) {
+	b := s.dialect.Build(r.msg.MTI(), iso8583.SideUpstream).
+		Copy(r.msg, 2, 3, 4, 12, 13, 14, 22, 25, 32, 35, 41, 42, 49, 55).
+		Set(7, t.UpSent).Set(11, t.UpSTAN).Set(37, t.RRN)
+	if r.msg.Has(52) || r.msg.Has(63) {
+		block, err := s.translatePIN(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		b.Set(52, fmt.Sprintf("%X", block))
+	}
+	msg, err := s.sealUpstream(ctx, r.act, b)
+	if err != nil {
+		return nil, err
+	}
+	receipt, err := r.act.Commit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	open := s.link.open.start(match{stan: t.UpSTAN, sent: t.UpSent, class: t.MTI[1], tid: t.TID})
+	if err := s.link.send(receipt, msg, flight.depart); err != nil {
+		s.link.open.end(open)
+		return nil, err
+	}
+	return open, nil
+}
+
+// translatePIN takes the PIN block from under the terminal's key to under the
+// zone PIN key (W-07, W-08).
+func (s *Switch) translatePIN(ctx context.Context, r *request) ([]byte, error) {
+	in := custody.PINSide{
+		Key:    custody.Ref{Alias: r.terminal.BDK},
+		DUKPT:  &custody.DUKPT{KSN: r.serial.bytes},
+		Format: custody.ISO0,
+		PAN:    r.pan,
+	}
+	block := r.msg.Bytes(52)
+	if r.terminal.Scheme == AESDUKPT {
+		in.Format, block = custody.ISO4, r.msg.Bytes(63)
+	}
+	out, err := r.act.TranslatePIN(ctx, custody.TranslatePIN{
+		In:    in,
+		Out:   custody.PINSide{Key: s.cfg.Upstream.PINKey, Format: custody.ISO0, PAN: r.pan},
+		Block: block,
+	})
+	if errors.Is(err, custody.ErrPINBlock) || errors.Is(err, custody.ErrTooMany) {
+		return nil, fmt.Errorf("%w: %w", errPINRefused, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("translating the PIN: %w", err)
+	}
+	return out.Block, nil
+}
+
+// awaitSale waits for the answer from upstream, or says why there is none.
+func (s *Switch) awaitSale(ctx context.Context, t *Txn, open *exchange) (reply *iso8583.Message, cause Cause) {
+	timer := time.NewTimer(s.cfg.Timers.Upstream)
+	defer timer.Stop()
+	select {
+	case reply = <-open.reply:
+		return reply, ""
+	case <-timer.C:
+		cause = ByTimeout
+	case <-open.lost:
+		cause = ByLinkLoss
+	case <-ctx.Done():
+		cause = ByRestart
+	}
+	until := s.now().Add(s.cfg.Timers.Stray)
+	s.link.open.expire(open, until, func(m *iso8583.Message) { s.lateAnswer(s.life, t, m) })
+	return nil, cause
+}
+
+// finishUnrecorded ends a sale whose answer cannot be recorded: whatever
+// upstream said is undone, and the terminal gets 96 (L-130).
+func (s *Switch) finishUnrecorded(ctx context.Context, r *request, flight *live, cause error) {
+	res := result{kind: unknownResult, cause: ByUndelivered, code: codeCannot}
+	if _, _, err := s.settleSale(ctx, flight, res); err != nil && !errors.Is(err, errSettled) {
+		s.background.Go(func() { s.settleLater(flight) })
+	} else {
+		s.flights.end(flight)
+		s.wake()
+	}
+	s.answerUnrecorded(r, cause)
+}
+
+// finishSale journals the outcome and gives it to the terminal.
+func (s *Switch) finishSale(ctx context.Context, r *request, flight *live, res result) {
+	t, out, err := s.settleSale(ctx, flight, res)
+	switch {
+	case errors.Is(err, errSettled): // recalled by a reversal: no 0210 (D-20)
+		s.flights.end(flight)
+		s.noteSuppressed(ctx, r, t)
+		return
+	case err != nil:
+		s.log.Error("the outcome of a sale could not be journalled", "corr", r.corr, "error", err)
+		s.background.Go(func() { s.settleLater(flight) })
+		s.refuse(ctx, r, audit.SaleRefuse, verdict{code: codeCannot, reason: audit.ReasonInternal})
+		return
+	}
+	if out.reverse {
+		rec := noteOf(r.act, audit.ReversalAccept, t, r.pan)
+		rec.Reason = reasonFor(res.cause)
+		r.act.Note(rec)
+		s.wake()
+	}
+	if out.suppress {
+		s.flights.end(flight)
+		s.noteSuppressed(ctx, r, t)
+		return
+	}
+	s.deliverSale(ctx, r, flight, t)
+}
+
+// settleSale writes the outcome, and lets those know who wait for it.
+func (s *Switch) settleSale(ctx context.Context, flight *live, res result) (t *Txn, out settlement, err error) {
+	num := number{}
+	if res.kind == unknownResult {
+		if num, err = s.numbers.take(ctx); err != nil {
+			return nil, out, err
+		}
+	}
+	now := s.now().UTC()
+	err = s.cfg.Journal.Update(ctx, func(tx Tx) (err error) {
+		t, out, err = settleTxn(tx, flight.oid, res, num, now)
+		return err
+	})
+	if err != nil && !errors.Is(err, errSettled) {
+		return nil, out, err
+	}
+	flight.txn, flight.outcome = t, out
+	flight.outcome.suppress = out.suppress || err != nil
+	close(flight.done)
+	return t, out, err
+}
+
+// settleLater tries again until the journal takes the outcome. Nobody has got
+// an answer but 96, so whatever upstream said is undone.
+func (s *Switch) settleLater(flight *live) {
+	defer s.flights.end(flight)
+	res := result{kind: unknownResult, cause: ByUndelivered, code: codeCannot}
+	for wait := time.Second; s.life.Err() == nil; wait = min(2*wait, 30*time.Second) {
+		sleep(s.life, wait)
+		if _, _, err := s.settleSale(s.life, flight, res); err == nil || errors.Is(err, errSettled) {
+			s.wake()
+			return
+		}
+	}
+}
+
+// deliverSale answers the terminal with a journalled outcome. An approval that
+// nobody gets is reversed (section 7.4).
+func (s *Switch) deliverSale(ctx context.Context, r *request, flight *live, t *Txn) {
+	r.act.Note(r.saleNote(t, false))
+	err := s.reply(ctx, r, verdict{}, answerOf(t))
+	if err != nil {
+		s.log.Warn("the answer to a sale was not delivered", "corr", r.corr, "error", err)
+	}
+	s.leave(flight, err == nil)
+}
+
+// leave says that a request no longer waits for the sale, and whether its peer
+// got the answer. The last one reverses an approval that nobody got.
+func (s *Switch) leave(flight *live, delivered bool) {
+	if !flight.took(delivered) {
+		if delivered {
+			s.flights.end(flight)
+		}
+		return
+	}
+	if flight.txn == nil || flight.txn.State != Approved {
+		s.flights.end(flight)
+		return
+	}
+	s.background.Go(func() { s.reverseAbandoned(flight) })
+}
+
+// reverseAbandoned reverses an approval that reached nobody. A repeat of the
+// sale that came in the meantime takes the answer instead.
+func (s *Switch) reverseAbandoned(flight *live) {
+	for wait := time.Second; s.life.Err() == nil; wait = min(2*wait, 30*time.Second) {
+		t, err := s.reverseUndelivered(flight)
+		if err == nil {
+			s.noteUndelivered(t)
+			s.wake()
+			return
+		}
+		if errors.Is(err, errSettled) {
+			return
+		}
+		s.log.Error("an approval that reached nobody could not be reversed yet", "error", err)
+		sleep(s.life, wait)
+	}
+}
+
+func (s *Switch) reverseUndelivered(flight *live) (t *Txn, err error) {
+	num, err := s.numbers.take(s.life)
+	if err != nil {
+		return nil, err
+	}
+	err = s.cfg.Journal.Update(s.life, func(tx Tx) (err error) {
+		if !flight.abandoned() {
+			return errSettled
+		}
+		t, err = reverseUndelivered(tx, flight.oid, num, s.now().UTC())
+		return err
+	})
+	if err == nil || t != nil {
+		s.flights.end(flight)
+	}
+	return t, err
+}
+
+// joinSale answers a repeat of a sale in flight with the answer to that sale.
+func (s *Switch) joinSale(ctx context.Context, r *request, flight *live) {
+	timer := time.NewTimer(s.cfg.Timers.Switch)
+	defer timer.Stop()
+	select {
+	case <-flight.done:
+	case <-timer.C:
+		s.leave(flight, false)
+		s.refuse(ctx, r, audit.SaleRefuse, verdict{code: codeTimeout, reason: audit.ReasonTimeout})
+		return
+	}
+	switch {
+	case flight.failed:
+		s.leave(flight, false)
+		s.refuse(ctx, r, audit.SaleRefuse, verdict{code: codeCannot, reason: audit.ReasonInternal})
+	case flight.outcome.suppress:
+		s.leave(flight, false)
+		s.refuse(ctx, r, audit.SaleRefuse, verdict{code: codeDuplicate, reason: audit.ReasonDuplicate})
+	default:
+		s.deliverSale(ctx, r, flight, flight.txn)
+	}
+}
+
+// repeatSale answers a repeated sale with the stored answer.
+func (s *Switch) repeatSale(ctx context.Context, r *request, t *Txn) {
+	r.act.Note(r.saleNote(t, true))
+	if err := s.reply(ctx, r, verdict{}, answerOf(t)); err != nil {
+		s.log.Warn("the answer to a repeated sale was not delivered", "corr", r.corr, "error", err)
+	}
+}
+
+// answerOf is the answer that the journal holds for a sale.
+func answerOf(t *Txn) answer {
+	return answer{code: t.Answer, rrn: t.RRN, approval: t.Approval, emv: t.IssuerDE55}
+}
