@@ -51,7 +51,7 @@ func insertAlias(s *session, a custody.Alias) error {
 // Alias returns the alias, or [custody.ErrNoAlias].
 func (db *DB) Alias(ctx context.Context, name string) (custody.Alias, error) {
 	var a custody.Alias
-	err := db.view(ctx, func(s *session) (err error) {
+	err := db.read(ctx, func(s *session) (err error) {
 		a, err = readAlias(s.query("SELECT name, key FROM alias WHERE name = ?", name))
 		return err
 	})

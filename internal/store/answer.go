@@ -47,7 +47,7 @@ func (db *DB) addAnswer(s *session, once *custody.Once) error {
 func (db *DB) Recall(ctx context.Context, principal, invocation string) (custody.Once, error) {
 	once := custody.Once{Principal: principal, Invocation: invocation}
 	expired := nanos(db.clock().Add(-answerLife))
-	err := db.view(ctx, func(s *session) error {
+	err := db.read(ctx, func(s *session) error {
 		row := s.query("SELECT operation, body, answer, at FROM answer WHERE principal = ? AND invocation = ? AND at > ?",
 			principal, invocation, expired)
 		return row.Scan(&once.Operation, digest{&once.Body}, (*[]byte)(&once.Answer), instant{&once.At})

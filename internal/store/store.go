@@ -226,7 +226,19 @@ func (db *DB) update(ctx context.Context, fn func(*session) error) error {
 }
 
 // view runs fn over a snapshot, on a connection that cannot write.
-func (db *DB) view(ctx context.Context, fn func(*session) error) (err error) {
+func (db *DB) view(ctx context.Context, fn func(*session) error) error {
+	return db.read(ctx, func(s *session) (err error) {
+		if err := s.begin(false); err != nil {
+			return fmt.Errorf("store: begin: %w", err)
+		}
+		defer func() { err = errors.Join(err, s.end(true)) }()
+		return fn(s)
+	})
+}
+
+// read runs fn on a connection that cannot write. Each query of fn has a
+// snapshot of its own.
+func (db *DB) read(ctx context.Context, fn func(*session) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -238,10 +250,6 @@ func (db *DB) view(ctx context.Context, fn func(*session) error) (err error) {
 	select {
 	case s := <-db.readers:
 		defer func() { db.readers <- s }()
-		if err := s.begin(false); err != nil {
-			return fmt.Errorf("store: begin: %w", err)
-		}
-		defer func() { err = errors.Join(err, s.end(true)) }()
 		return fn(s)
 	case <-db.closed:
 		return ErrClosed

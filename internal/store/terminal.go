@@ -23,7 +23,7 @@ func readTerminal(r scanner) (isoswitch.Terminal, error) {
 // Terminal implements [isoswitch.Journal].
 func (db *DB) Terminal(ctx context.Context, tid string) (isoswitch.Terminal, error) {
 	var t isoswitch.Terminal
-	err := db.view(ctx, func(s *session) (err error) {
+	err := db.read(ctx, func(s *session) (err error) {
 		t, err = readTerminal(s.query(terminalColumns+"WHERE tid = ?", tid))
 		return err
 	})

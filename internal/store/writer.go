@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"keyd.dev/keyd/internal/custody"
 )
@@ -16,6 +17,10 @@ const (
 	// checkpointAfter is the number of jobs after which what stands in the
 	// write-ahead log is copied into the database.
 	checkpointAfter = 1000
+	// restartAfter is the number of frames (a page each) that the log may hold
+	// until it is made to begin anew.
+	restartAfter    = 8192
+	restartPatience = 50 * time.Millisecond
 )
 
 // job is a function waiting for the writer.
@@ -220,12 +225,38 @@ func (w *writer) checkpoint(jobs int) {
 		return
 	}
 	w.pending = 0
-	var busy, frames, done int
-	err := w.session.query("PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &frames, &done)
+	frames, err := w.session.checkpoint("PASSIVE")
+	if err == nil && frames > restartAfter {
+		err = w.restart()
+	}
 	if err != nil && fatal(err) {
 		err = fmt.Errorf("store: checkpoint: %w; look at the disk, then start again", err)
 		w.broken.CompareAndSwap(nil, &err)
 	}
+}
+
+// restart begins the log anew. While there is always someone reading, SQLite
+// only appends to it, so it waits a moment for those who read.
+func (w *writer) restart() error {
+	var patience int64
+	if err := w.session.query("PRAGMA busy_timeout").Scan(&patience); err != nil {
+		return err
+	}
+	wait := func(ms int64) error {
+		return w.session.query(fmt.Sprintf("PRAGMA busy_timeout = %d", ms)).Scan(&ms)
+	}
+	if err := wait(restartPatience.Milliseconds()); err != nil {
+		return err
+	}
+	_, err := w.session.checkpoint("RESTART")
+	return errors.Join(err, wait(patience))
+}
+
+// checkpoint returns how many frames the log holds.
+func (s *session) checkpoint(mode string) (frames int, err error) {
+	var busy, done int
+	err = s.query("PRAGMA wal_checkpoint("+mode+")").Scan(&busy, &frames, &done)
+	return frames, err
 }
 
 // ready gives the reason why the last batch was not committed, if one is left:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -373,4 +374,48 @@ func TestReadersBesideTheWriter(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// The log begins anew now and then although there is always someone reading.
+func TestLogBeginsAnew(t *testing.T) {
+	db := open(t)
+	var readers sync.WaitGroup
+	done := make(chan struct{})
+	for range 4 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if _, err := db.Keys(t.Context(), custody.KeyQuery{}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for n := range 3 * checkpointAfter {
+		err := db.update(t.Context(), func(s *session) error {
+			_, err := s.exec("REPLACE INTO answer VALUES ('p', 'i', 'o', zeroblob(32), zeroblob(40000), ?)", n)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(done)
+	readers.Wait()
+	info, err := os.Stat(db.path + "-wal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if frames := info.Size() / 4096; frames < restartAfter || frames > 4*restartAfter {
+		t.Errorf("the log has %d pages", frames)
+	}
+	var patience int64
+	err = db.update(t.Context(), func(s *session) error { return s.query("PRAGMA busy_timeout").Scan(&patience) })
+	if err != nil || patience != serverPatience.Milliseconds() {
+		t.Errorf("the writer waits %d ms for others, %v", patience, err)
+	}
 }
