@@ -21,7 +21,7 @@ type connection struct {
 	mu          sync.Mutex
 	cert        *x509.Certificate // the one of fingerprint
 	fingerprint string            // SHA-256 of the certificate, lower-case hex
-	refused     bool              // the log knows of the stranger on it
+	refused     bool              // the log knows that its certificate was not accepted
 }
 
 type connectionKey struct{}
@@ -47,10 +47,13 @@ func (c *call) identify(r *http.Request) (custody.Caller, error) {
 	caller := custody.Caller{Addr: r.RemoteAddr, Conn: conn.id, Cert: conn.fingerprintOf(cert)}
 	client, err := c.custody.Identify(cert)
 	if err != nil {
-		return caller, c.stranger(r.Context(), conn, caller)
+		caller.Name, caller.Kind = "unknown", audit.ActorSystem
+		c.turnAway(r.Context(), conn, caller, audit.ReasonCertUnknown)
+		return caller, c.denied()
 	}
 	caller.Client, caller.Kind = client, kindOf(client)
 	if c.clock().After(cert.NotAfter) {
+		c.turnAway(r.Context(), conn, caller, audit.ReasonCertExpired)
 		return caller, &fault{name: accessDenied, message: "the client certificate has expired", hangUp: true}
 	}
 	return caller, nil
@@ -68,27 +71,24 @@ func (n *connection) fingerprintOf(cert *x509.Certificate) string {
 	return n.fingerprint
 }
 
-// stranger refuses a certificate that is verified and no client's. The log gets
-// one record a connection.
-func (c *call) stranger(ctx context.Context, conn *connection, caller custody.Caller) error {
+// turnAway records that a certificate was not accepted, once a connection: who
+// goes on asking must not fill the log.
+func (c *call) turnAway(ctx context.Context, conn *connection, caller custody.Caller, why audit.Reason) {
 	conn.mu.Lock()
-	first := !conn.refused
+	known := conn.refused
 	conn.refused = true
 	conn.mu.Unlock()
-	if !first {
-		return c.denied()
+	if known {
+		return
 	}
-	caller.Name, caller.Kind = "unknown", audit.ActorSystem
 	err := c.custody.Record(ctx, caller, c.id, audit.Record{
-		Action:  audit.AuthDeny,
+		Action:  audit.AuthRefuse,
 		Outcome: audit.OutcomeRefused,
-		Reason:  audit.ReasonRoleDenied,
-		Change:  &audit.Change{Kind: audit.ChangePeer, Object: "api"},
+		Reason:  why,
 	})
 	if err != nil {
 		c.log.Error("refusal not recorded", "request", c.id, "error", err)
 	}
-	return c.denied()
 }
 
 // kindOf is the log's word for a client.

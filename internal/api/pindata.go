@@ -15,9 +15,6 @@ const (
 	mostPAN, leastPAN  = 19, 12
 	shortBlock         = 16 // characters of an enciphered block of formats 0, 1 and 3
 	longBlock          = 32 // of format 4
-	shortBlockText     = "must be 16 hexadecimal characters for this format"
-	longBlockText      = "must be 32 hexadecimal characters for this format"
-	blockText          = "must be 16 or 32 hexadecimal characters"
 	ksnText            = "must be 20 or 24 hexadecimal characters"
 	derivationTypeText = "must be TDES_2KEY, TDES_3KEY, AES_128, AES_192 or AES_256"
 	variantText        = "must be REQUEST, RESPONSE or BIDIRECTIONAL"
@@ -122,15 +119,13 @@ func (c *call) pinFormat(name string) (custody.PINFormat, custody.PAN) {
 
 // pinBlock reads the enciphered block, whose length goes with the format.
 func (c *call) pinBlock(format custody.PINFormat) []byte {
-	const name = "EncryptedPinBlock"
-	var block []byte
-	switch format {
-	case 0:
-		_, block = c.form.hex(0, name, required, blockText, shortBlock, longBlock)
-	case custody.ISO4:
-		_, block = c.form.hex(0, name, required, longBlockText, longBlock)
-	default:
-		_, block = c.form.hex(0, name, required, shortBlockText, shortBlock)
+	at, block := c.form.hex(0, "EncryptedPinBlock", required, "must be 16 or 32 hexadecimal characters", shortBlock, longBlock)
+	switch {
+	case at < 0 || format == 0:
+	case format == custody.ISO4 && 2*len(block) != longBlock:
+		c.form.failAt(at, "must be 32 hexadecimal characters for format 4")
+	case format != custody.ISO4 && 2*len(block) != shortBlock:
+		c.form.failAt(at, "must be 16 hexadecimal characters for formats 0, 1 and 3")
 	}
 	return block
 }
