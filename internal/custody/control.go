@@ -81,8 +81,7 @@ func (c *Custody) Recall(ctx context.Context, caller Caller, corr string, op Ope
 	}
 	r := c.changeRecord(caller, corr, audit.KeyAttr, audit.ChangeKey, string(op))
 	r.Replay = true
-	r.Outcome = audit.OutcomeOK
-	if err := c.record(ctx, r); err != nil {
+	if err := c.intended(ctx, r, func(*audit.Record) error { return nil }); err != nil {
 		return nil, false, err
 	}
 	return once.Answer, true, nil
