@@ -267,12 +267,12 @@ const (
 	AlertFraud
 )
 
-var iSOAlertNames = [...]string{
+var isoAlertNames = [...]string{
 	"", "security", "fraud",
 }
 
 // String returns the value as it stands in records.
-func (e ISOAlert) String() string { return name(iSOAlertNames[:], uint8(e)) }
+func (e ISOAlert) String() string { return name(isoAlertNames[:], uint8(e)) }
 
 // Step is a step of a key ceremony.
 type Step uint8

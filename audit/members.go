@@ -189,12 +189,16 @@ func (e *encoder) either(a, b group, field string, present bool) bool {
 
 func (e *encoder) count(c *Count) {
 	e.open("count")
-	e.list("count.by", len(c.By), maxCountBy, func(i int) {
-		e.b = append(e.b, '{')
-		e.int("count.by[].n", c.By[i].N)
-		e.enumNeeded("count.by[].reason", c.By[i].Reason.String())
-		e.shut()
-	})
+	if len(c.By) == 0 {
+		e.scrub("count.by", whyInvalid)
+	} else {
+		e.list("count.by", len(c.By), maxCountBy, func(i int) {
+			e.b = append(e.b, '{')
+			e.int("count.by[].n", c.By[i].N)
+			e.enumNeeded("count.by[].reason", c.By[i].Reason.String())
+			e.shut()
+		})
+	}
 	e.ts("count.from", c.From)
 	e.int("count.n", c.N)
 	e.idNeeded("count.peer", c.Peer)

@@ -3,6 +3,7 @@ package audit
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 )
 
 // tree grows a log's Merkle tree and its tiles. Files wait in pending until
@@ -33,21 +34,12 @@ func newTree(fsys fileSystem, shard Shard, origin string) *tree {
 
 // loadTree continues a tree of the given size from its tiles.
 func loadTree(fsys fileSystem, shard Shard, origin string, size uint64) (*tree, error) {
-	t := newTree(fsys, shard, origin)
-	src := &tiles{fsys, t.dir, size}
-	for level := 0; tilesAt(size, level) > 0; level++ {
-		t.edges = append(t.edges, nil)
-		n := tilesAt(size, level)
-		if n%tileWidth == 0 {
-			continue
-		}
-		hs, err := src.hashes(level, n/tileWidth)
-		if err != nil {
-			return nil, fmt.Errorf("continuing %s at size %d: %w", t.origin, size, err)
-		}
-		t.edges[level] = hs
+	t, err := loadTreeHashes(fsys, shard, origin, size, size)
+	if err != nil {
+		return nil, err
 	}
 	if size%tileWidth != 0 {
+		src := &tiles{fsys, t.dir, size}
 		entries, err := src.entries(size / tileWidth)
 		if err != nil {
 			return nil, fmt.Errorf("continuing %s at size %d: %w", t.origin, size, err)
@@ -58,6 +50,26 @@ func loadTree(fsys fileSystem, shard Shard, origin string, size uint64) (*tree, 
 			}
 			t.bundle = appendEntry(t.bundle, e)
 		}
+	}
+	return t, nil
+}
+
+// loadTreeHashes continues a tree of the given size, without its last bundle,
+// from the tiles of a tree that has grown to another size since.
+func loadTreeHashes(fsys fileSystem, shard Shard, origin string, size, grown uint64) (*tree, error) {
+	t := newTree(fsys, shard, origin)
+	src := &tiles{fsys, t.dir, grown}
+	for level := 0; tilesAt(size, level) > 0; level++ {
+		t.edges = append(t.edges, nil)
+		n := tilesAt(size, level)
+		if n%tileWidth == 0 {
+			continue
+		}
+		hs, err := src.hashes(level, n/tileWidth)
+		if err != nil {
+			return nil, fmt.Errorf("continuing %s at size %d: %w", t.origin, size, err)
+		}
+		t.edges[level] = hs[:n%tileWidth]
 	}
 	t.size = size
 	t.stack = stackOf(t.edges, size)
@@ -83,7 +95,17 @@ func stackOf(edges [][]Hash, size uint64) []Hash {
 // add appends a record.
 func (t *tree) add(record []byte) {
 	t.bundle = appendEntry(t.bundle, record)
-	h := leafHash(record)
+	t.addLeaf(leafHash(record))
+	if t.size%tileWidth == 0 {
+		n := t.size/tileWidth - 1
+		t.queue(tilePath(bundleLevel, n, 0), t.bundle)
+		t.full = append(t.full, t.dir+"/"+tilePath(bundleLevel, n, 0)+".p")
+		t.bundle = nil
+	}
+}
+
+// addLeaf appends a leaf hash, without an entry.
+func (t *tree) addLeaf(h Hash) {
 	t.push(0, h)
 	for n, height := t.size, 0; n&1 == 1; n >>= 1 {
 		last := len(t.stack) - 1
@@ -95,12 +117,16 @@ func (t *tree) add(record []byte) {
 	}
 	t.stack = append(t.stack, h)
 	t.size++
-	if t.size%tileWidth == 0 {
-		n := t.size/tileWidth - 1
-		t.queue(tilePath(bundleLevel, n, 0), t.bundle)
-		t.full = append(t.full, t.dir+"/"+tilePath(bundleLevel, n, 0)+".p")
-		t.bundle = nil
+}
+
+// clone returns a tree that grows apart from t.
+func (t *tree) clone() *tree {
+	c := newTree(t.fsys, t.shard, t.origin)
+	c.size, c.stack = t.size, slices.Clone(t.stack)
+	for _, edge := range t.edges {
+		c.edges = append(c.edges, slices.Clone(edge))
 	}
+	return c
 }
 
 // push adds a hash to the edge of a level and queues the tile that it fills.
@@ -154,7 +180,7 @@ func (t *tree) partials() {
 			t.queue(tilePath(level, tilesAt(t.size, level)/tileWidth, len(edge)), joinHashes(edge))
 		}
 	}
-	if w := int(t.size % tileWidth); w > 0 {
+	if w := int(t.size % tileWidth); w > 0 && len(t.bundle) > 0 {
 		t.queue(tilePath(bundleLevel, t.size/tileWidth, w), t.bundle)
 	}
 }
