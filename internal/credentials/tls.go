@@ -149,8 +149,8 @@ func (t *TLS) Server(protos ...string) *tls.Config {
 	return cfg
 }
 
-// Client returns the configuration for one connection to serverName, with the
-// files as they are now. Ask for a new one for each connection.
+// Client returns the configuration of connections to serverName. Our own
+// certificate follows its files; the CAs are those of this moment.
 func (t *TLS) Client(serverName string) *tls.Config {
 	m := t.now.Load()
 	cfg := &tls.Config{
@@ -158,10 +158,12 @@ func (t *TLS) Client(serverName string) *tls.Config {
 		ServerName:             serverName,
 		RootCAs:                m.pool,
 		SessionTicketsDisabled: true,
-		VerifyConnection:       func(cs tls.ConnectionState) error { return t.verify(m, cs) },
+		VerifyConnection:       func(cs tls.ConnectionState) error { return t.verify(t.now.Load(), cs) },
 	}
 	if m.cert != nil {
-		cfg.Certificates = []tls.Certificate{*m.cert}
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return t.now.Load().cert, nil
+		}
 	}
 	return cfg
 }

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"crypto"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"keyd.dev/keyd/audit"
+)
+
+type auditVerifyCmd struct {
+	auditSource `embed:""`
+	Vkey        []string `placeholder:"FILE" help:"Verification keys of the log, one a line, from whoever made them; repeatable. Without it the key in the log's own folder is used, which shows damage but not a forger."`
+	Log         []string `placeholder:"LOG" help:"Check only this log, sec or ops-2026-11; repeatable."`
+	JSON        bool     `help:"Print JSON."`
+}
+
+// mostFindings bounds what is printed; the number of all is.
+const mostFindings = 20
+
+// Run checks the folder. The verdict comes last, after all checks ran (L-182).
+func (c *auditVerifyCmd) Run(p *program) error {
+	dir, note, err := c.open()
+	if err != nil {
+		return err
+	}
+	vkeys, err := c.vkeys(p, dir)
+	if err != nil {
+		return c.damaged(p, err)
+	}
+	if err := note(p.ctx, p.stderr, auditRead{Command: audit.QueryVerify, Filter: strings.Join(c.Log, " ")}); err != nil {
+		return err
+	}
+	report, err := audit.Verify(dir, vkeys, audit.VerifyOptions{Logs: c.Log})
+	if err != nil {
+		return c.damaged(p, err)
+	}
+	if err := c.print(p, report); err != nil {
+		return err
+	}
+	if !report.OK() {
+		return &exitError{code: exitVerify}
+	}
+	return nil
+}
+
+// damaged tells a log that is not whole from one that cannot be read.
+func (c *auditVerifyCmd) damaged(p *program, err error) error {
+	for _, sign := range []error{audit.ErrCorrupt, audit.ErrFormat, audit.ErrSignature} {
+		if errors.Is(err, sign) {
+			report := audit.Report{Findings: []audit.Finding{{Rule: "L-141", Where: "log", Detail: err.Error()}}}
+			return errors.Join(c.print(p, report), &exitError{code: exitVerify})
+		}
+	}
+	return fmt.Errorf("verifying the audit log: %w", err)
+}
+
+// vkeys returns a key for every log of the folder. Who vouches for one log of a
+// node vouches for all of them, since they are signed with one key; so the
+// months that begin after the key was handed over need no new one.
+func (c *auditVerifyCmd) vkeys(p *program, dir string) ([]string, error) {
+	reader, err := openLog(dir)
+	if err != nil {
+		return nil, err
+	}
+	names, err := reader.Logs()
+	if err != nil {
+		return nil, err
+	}
+	given, err := c.givenVkeys(p, dir)
+	if err != nil {
+		return nil, err
+	}
+	seen := make(map[string]bool)
+	var all []string
+	for _, key := range given {
+		origin, err := audit.OriginOf(key)
+		if err != nil {
+			return nil, err
+		}
+		pub, err := publicKey(key)
+		if err != nil {
+			return nil, err
+		}
+		node := origin[:strings.LastIndexByte(origin, '/')+1]
+		for _, name := range names {
+			v, err := audit.Vkey(node+name, pub)
+			if err != nil {
+				return nil, err
+			}
+			if !seen[v] {
+				seen[v] = true
+				all = append(all, v)
+			}
+		}
+	}
+	return all, nil
+}
+
+// givenVkeys reads the keys of --vkey, else that of the folder.
+func (c *auditVerifyCmd) givenVkeys(p *program, dir string) ([]string, error) {
+	files := c.Vkey
+	if len(files) == 0 {
+		files = []string{filepath.Join(dir, audit.Sec.String(), "vkey")}
+		if _, err := fmt.Fprintf(p.stderr, "%s: without --vkey the key in the log's own folder is used: damage shows, a forger with a key of his own does not\n", programName); err != nil {
+			return nil, err
+		}
+	}
+	var keys []string
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, advise(fmt.Errorf("reading the verification key: %w", err), "name a file with it by --vkey")
+		}
+		for line := range strings.Lines(string(text)) {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+				keys = append(keys, line)
+			}
+		}
+	}
+	if len(keys) == 0 {
+		return nil, usageError("no verification key in %s", strings.Join(files, ", "))
+	}
+	return keys, nil
+}
+
+// The types of keys in a vkey (L-52).
+const (
+	vkeyEd25519 = 0x01
+	vkeyECDSA   = 0x02
+)
+
+// publicKey takes the public key out of a vkey, NAME+HASH+BASE64.
+func publicKey(vkey string) (crypto.PublicKey, error) {
+	// The base64 may hold "+" itself; name and hash do not.
+	parts := strings.SplitN(vkey, "+", 3)
+	if len(parts) == 3 {
+		raw, err := base64.StdEncoding.DecodeString(parts[2])
+		switch {
+		case err != nil || len(raw) == 0:
+		case raw[0] == vkeyEd25519 && len(raw) == 1+ed25519.PublicKeySize:
+			return ed25519.PublicKey(raw[1:]), nil
+		case raw[0] == vkeyECDSA:
+			return x509.ParsePKIXPublicKey(raw[1:])
+		}
+	}
+	return nil, usageError("%q is not a verification key", vkey)
+}
+
+// verdict is the report as JSON.
+type verdict struct {
+	OK       bool            `json:"ok"`
+	Logs     []verdictLog    `json:"logs"`
+	Findings []audit.Finding `json:"findings"`
+}
+
+type verdictLog struct {
+	Log     string `json:"log"`
+	Origin  string `json:"origin"`
+	Size    uint64 `json:"size"`
+	Durable uint64 `json:"durable"`
+	Root    string `json:"root"`
+}
+
+func (c *auditVerifyCmd) print(p *program, report audit.Report) error {
+	v := verdict{OK: report.OK(), Logs: []verdictLog{}, Findings: report.Findings}
+	for _, l := range report.Logs {
+		v.Logs = append(v.Logs, verdictLog{l.Log, l.Origin, l.Size, l.Durable, base64.StdEncoding.EncodeToString(l.Root[:])})
+	}
+	if c.JSON {
+		return json.NewEncoder(p.stdout).Encode(v)
+	}
+	var text strings.Builder
+	if v.OK {
+		for _, l := range v.Logs {
+			fmt.Fprintf(&text, "OK %s size=%d root=%s\n", l.Origin, l.Size, l.Root)
+		}
+	} else {
+		for i, f := range v.Findings {
+			if i == mostFindings {
+				break
+			}
+			fmt.Fprintf(&text, "%s %s: %s\n", f.Rule, f.Where, f.Detail)
+		}
+		first := audit.Finding{Rule: "L-141", Where: "no log was found to verify"}
+		if len(v.Findings) > 0 {
+			first = v.Findings[0]
+		}
+		fmt.Fprintf(&text, "%d failed checks\nFAIL %s %s\n", len(v.Findings), first.Rule, first.Where)
+	}
+	_, err := fmt.Fprint(p.stdout, text.String())
+	return err
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"time"
+)
+
+// config is the one configuration file of a daemon, TOML, read strictly. It
+// holds no secret, only where to find one. A relative path is relative to the
+// folder of the file. A zero value stands for the default that the comment
+// names.
+type config struct {
+	Token    tokenConfig      `toml:"token" comment:"The PKCS#11 token that holds the master keys."`
+	Store    storeConfig      `toml:"store" comment:"The database: key blocks, terminals, the journal of transactions."`
+	Audit    auditConfig      `toml:"audit" comment:"The audit log. keyd does not run without it."`
+	API      apiConfig        `toml:"api" comment:"The API listener, mutual TLS."`
+	Switch   switchConfig     `toml:"switch" comment:"The ISO 8583 listener for terminals and gateways. An empty listen turns the switch off."`
+	Ops      opsConfig        `toml:"ops" comment:"Health and metrics, plain HTTP on loopback."`
+	Log      logConfig        `toml:"log" comment:"The operator's log on standard error. It is not the audit log."`
+	Upstream []upstreamConfig `toml:"upstream,omitempty" comment:"The acquirer host or issuer that the switch forwards to."`
+	Client   []clientConfig   `toml:"client,omitempty" comment:"Who may connect, by the identity in the client certificate; a valid chain alone gives nothing."`
+}
+
+type tokenConfig struct {
+	Module              string            `toml:"module" comment:"Path of the PKCS#11 module."`
+	Label               string            `toml:"label" comment:"Label of the token; default \"keyd\"."`
+	PINSource           string            `toml:"pin_source" comment:"The one place the PIN comes from: file:/path, systemd:NAME, tty, command:[\"argv0\",…], env:NAME."`
+	PINRetain           *bool             `toml:"pin_retain,omitempty" comment:"Keep the PIN in memory, so that a lost session can log in again; default true."`
+	InsecureAllowEnvPIN bool              `toml:"insecure_allow_env_pin,omitempty" comment:"Permit env: as source of the PIN; default false."`
+	NoPIN               bool              `toml:"no_pin,omitempty" comment:"The token has no PIN and nobody logs in; then pin_source is left out; default false."`
+	AllowFinalTry       bool              `toml:"allow_final_try,omitempty" comment:"Log in although one more wrong PIN locks the token; default false."`
+	Environment         map[string]string `toml:"environment,omitempty,inline" comment:"Environment variables that the module reads when it is loaded."`
+	Reserved            string            `toml:"reserved,omitempty" comment:"Parameters for C_Initialize, which NSS wants; default none."`
+	Sessions            int               `toml:"sessions,omitempty" comment:"Working sessions, 1 to 1024; default 2; network HSMs want more."`
+	CacheKeys           int               `toml:"cache_keys,omitempty" comment:"Keys to keep loaded in the token, 16 to 1000000; default 10000."`
+	Deadline            duration          `toml:"deadline,omitempty" comment:"Bound of one use of a key, the wait for a session included; default 2s."`
+}
+
+type storeConfig struct {
+	Path string `toml:"path" comment:"Path of the SQLite database."`
+}
+
+type auditConfig struct {
+	Dir                string   `toml:"dir" comment:"Folder of the log."`
+	Site               string   `toml:"site" comment:"Site in the log's origin, [a-z0-9.-]; fixed when the log is made."`
+	Node               string   `toml:"node" comment:"Node in the log's origin, [a-z0-9.-]; fixed when the log is made."`
+	SegmentMB          int      `toml:"segment_mb,omitempty" comment:"Size of a segment, 8 to 256 MiB; at least four exist; fixed when the log is made; default 64."`
+	CheckpointInterval duration `toml:"checkpoint_interval,omitempty" comment:"Time between signed checkpoints, at least 100ms; default 1s."`
+	UnsignedLimit      duration `toml:"unsigned_limit,omitempty" comment:"Age of the unsigned tail above which service is refused, at most 1h; default 5m."`
+	TimeSource         string   `toml:"time_source,omitempty" comment:"Name of the time source in records: ntp:NAME, ptp, none; default none."`
+	DiskWarnPct        int      `toml:"disk_warn_pct,omitempty" comment:"Free space in percent below which an alarm is raised; default 20."`
+	DiskCriticalPct    int      `toml:"disk_critical_pct,omitempty" comment:"Free space in percent below which operations are refused; default 10."`
+}
+
+// tlsConfig is one end of TLS; api, switch and upstream carry its keys.
+type tlsConfig struct {
+	Cert      string
+	Key       string
+	CA        string
+	CRL       string
+	CRLStrict bool
+	MinTLS    string
+}
+
+type apiConfig struct {
+	Listen      string `toml:"listen" comment:"Address and port."`
+	Cert        string `toml:"cert" comment:"Server certificate chain, PEM; re-read when it changes."`
+	Key         string `toml:"key" comment:"Its key, PEM."`
+	ClientCA    string `toml:"client_ca" comment:"The CAs of client certificates, PEM."`
+	CRL         string `toml:"crl,omitempty" comment:"Revocation list of the client CA; default none."`
+	CRLStrict   bool   `toml:"crl_strict,omitempty" comment:"Refuse everyone when the list is past its next update; default false."`
+	MinTLS      string `toml:"min_tls,omitempty" comment:"\"1.3\" (default) or \"1.2\"."`
+	Region      string `toml:"region,omitempty" comment:"Region in ARNs; default xx-keyd-1."`
+	Account     string `toml:"account,omitempty" comment:"Account in ARNs, 12 digits; default 000000000000."`
+	DualControl bool   `toml:"dual_control" comment:"Whether changes by the API need a second person. This version offers only false: what needs two persons is done in ceremonies."`
+}
+
+type switchConfig struct {
+	Listen         string   `toml:"listen" comment:"Address and port; empty turns the switch off."`
+	Cert           string   `toml:"cert" comment:"Server certificate chain, PEM; re-read when it changes."`
+	Key            string   `toml:"key" comment:"Its key, PEM."`
+	ClientCA       string   `toml:"client_ca" comment:"The CAs of terminal and gateway certificates, PEM."`
+	CRL            string   `toml:"crl,omitempty" comment:"Revocation list of the client CA; default none."`
+	CRLStrict      bool     `toml:"crl_strict,omitempty" comment:"Refuse everyone when the list is past its next update; default false."`
+	MinTLS         string   `toml:"min_tls,omitempty" comment:"\"1.3\" (default) or \"1.2\" for old gateways."`
+	MaxAmount      int64    `toml:"max_amount,omitempty" comment:"Most that one sale may be, minor units; default 5000000."`
+	Currencies     []string `toml:"currencies,omitempty" comment:"ISO 4217 numbers that sales may have; default 978 and 156."`
+	PartialTypes   []string `toml:"partial_types,omitempty" comment:"Processing codes (first two digits of DE 3) that may be reversed in part; default none."`
+	TUpstream      duration `toml:"t_upstream,omitempty" comment:"Time for an answer from upstream; below t_switch; default 25s."`
+	TSwitch        duration `toml:"t_switch,omitempty" comment:"Latest moment for the answer to a terminal; below t_terminal; default 30s."`
+	TTerminal      duration `toml:"t_terminal,omitempty" comment:"When a terminal gives up and reverses; default 60s."`
+	ClockSkew      duration `toml:"clock_skew,omitempty" comment:"How far a terminal's clock may be ahead; default 10m."`
+	THold          duration `toml:"t_hold,omitempty" comment:"How long a reversal waits for its original in flight; default 20s."`
+	TStray         duration `toml:"t_stray,omitempty" comment:"How long a late answer is still recognised; default 2m."`
+	LookBack       duration `toml:"look_back,omitempty" comment:"How old an original may be to be found; default 168h."`
+	MaxAge         duration `toml:"max_age,omitempty" comment:"How old an original may be to be reversed; default 24h."`
+	SAFFirstDelay  duration `toml:"saf_first_delay,omitempty" comment:"Wait before a reversal is sent again; default 5s."`
+	SAFCeiling     duration `toml:"saf_ceiling,omitempty" comment:"Longest wait between tries; default 5m."`
+	SAFTries       int      `toml:"saf_tries,omitempty" comment:"Tries before a reversal becomes a work item; default 6."`
+	SAFTTL         duration `toml:"saf_ttl,omitempty" comment:"Life of a reversal in the queue; default 24h."`
+	KSNStep        int      `toml:"ksn_step,omitempty" comment:"Greatest step forward of a KSN counter; default 10000."`
+	ReversalRate   int      `toml:"reversals_per_hour,omitempty" comment:"Reversals of one terminal in an hour above which an alarm is raised; default no limit."`
+	ReversalRefuse bool     `toml:"refuse_reversal_rate,omitempty" comment:"Refuse reversals above that rate; default false."`
+	Connections    int      `toml:"connections,omitempty" comment:"Connections of terminals at a time; default 1024."`
+	AcquirerID     string   `toml:"acquirer_id,omitempty" comment:"Acquirer id where a message has no DE 32; default none."`
+	LockoutFailure int      `toml:"lockout_failures,omitempty" comment:"Absent and wrong MACs that lock a terminal on a connection; default 5."`
+	LockoutWindow  duration `toml:"lockout_window,omitempty" comment:"Time in which they are counted; default 10m."`
+}
+
+type upstreamConfig struct {
+	Name        string   `toml:"name" comment:"Name in records and metrics."`
+	Addr        string   `toml:"addr" comment:"Address and port."`
+	ServerName  string   `toml:"server_name,omitempty" comment:"Name in its certificate; default the host of addr."`
+	CA          string   `toml:"ca" comment:"Who may sign its certificate, PEM."`
+	Cert        string   `toml:"cert,omitempty" comment:"Our client certificate, PEM; default none."`
+	Key         string   `toml:"key,omitempty" comment:"Its key, PEM."`
+	MinTLS      string   `toml:"min_tls,omitempty" comment:"\"1.3\" (default) or \"1.2\"."`
+	ZPK         string   `toml:"zpk" comment:"Alias of the zone PIN key."`
+	ZAK         string   `toml:"zak" comment:"Alias of the zone MAC key."`
+	DialTimeout duration `toml:"dial_timeout,omitempty" comment:"Time to connect; default 5s."`
+	Echo        duration `toml:"echo,omitempty" comment:"Time of silence after which an 0800 echo is sent; default 1m."`
+	TID         string   `toml:"tid,omitempty" comment:"DE 41 of keyd's own messages, 8 characters; default KEYD0001."`
+	MID         string   `toml:"mid,omitempty" comment:"DE 42 of keyd's own messages, 15 characters; default KEYD00000000001."`
+}
+
+type clientConfig struct {
+	Name  string   `toml:"name" comment:"Name in records and answers."`
+	URI   string   `toml:"uri" comment:"First URI SAN of its certificate, else its first DNS SAN."`
+	Roles []string `toml:"roles" comment:"application, admin, operator, custodian, auditor, terminal; none: every operation is refused."`
+	Keys  []string `toml:"keys,omitempty" comment:"Aliases that it may use; * and ? are wild cards; \"*\" is every key."`
+}
+
+type opsConfig struct {
+	Listen string `toml:"listen" comment:"Loopback address and port; empty turns it off."`
+	Socket string `toml:"socket,omitempty" comment:"Unix socket by which commands of this machine reach the daemon; default keyd.sock beside the database."`
+}
+
+type logConfig struct {
+	Level string `toml:"level,omitempty" comment:"debug, info, warn or error; default info."`
+}
+
+// duration is a time.Duration that is written as a string, "30s".
+type duration time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	*d = duration(v)
+	return err
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// std is the standard library's form.
+func (d duration) std() time.Duration { return time.Duration(d) }
+
+func (c *apiConfig) tls() tlsConfig {
+	return tlsConfig{c.Cert, c.Key, c.ClientCA, c.CRL, c.CRLStrict, c.MinTLS}
+}
+
+func (c *switchConfig) tls() tlsConfig {
+	return tlsConfig{c.Cert, c.Key, c.ClientCA, c.CRL, c.CRLStrict, c.MinTLS}
+}
+
+func (c *upstreamConfig) tls() tlsConfig {
+	return tlsConfig{Cert: c.Cert, Key: c.Key, CA: c.CA, MinTLS: c.MinTLS}
+}
+
+// fillDefaults puts the documented defaults where the file says nothing.
+func (c *config) fillDefaults() {
+	def(&c.Token.Label, "keyd")
+	if c.Token.PINRetain == nil {
+		yes := true
+		c.Token.PINRetain = &yes
+	}
+	def(&c.Token.Sessions, 2)
+	def(&c.Token.CacheKeys, 10_000)
+	def(&c.Token.Deadline, duration(2*time.Second))
+	def(&c.Audit.SegmentMB, 64)
+	def(&c.Audit.CheckpointInterval, duration(time.Second))
+	def(&c.Audit.UnsignedLimit, duration(5*time.Minute))
+	def(&c.Audit.TimeSource, "none")
+	def(&c.Audit.DiskWarnPct, 20)
+	def(&c.Audit.DiskCriticalPct, 10)
+	def(&c.API.MinTLS, "1.3")
+	def(&c.API.Region, "xx-keyd-1")
+	def(&c.API.Account, "000000000000")
+	s := &c.Switch
+	def(&s.MinTLS, "1.3")
+	def(&s.MaxAmount, 5_000_000)
+	if s.Currencies == nil {
+		s.Currencies = []string{"978", "156"}
+	}
+	def(&s.TUpstream, duration(25*time.Second))
+	def(&s.TSwitch, duration(30*time.Second))
+	def(&s.TTerminal, duration(60*time.Second))
+	def(&s.ClockSkew, duration(10*time.Minute))
+	def(&s.KSNStep, 10_000)
+	def(&s.Connections, 1024)
+	def(&s.THold, duration(20*time.Second))
+	def(&s.TStray, duration(2*time.Minute))
+	def(&s.LookBack, duration(7*24*time.Hour))
+	def(&s.MaxAge, duration(24*time.Hour))
+	def(&s.SAFFirstDelay, duration(5*time.Second))
+	def(&s.SAFCeiling, duration(5*time.Minute))
+	def(&s.SAFTries, 6)
+	def(&s.SAFTTL, duration(24*time.Hour))
+	def(&s.LockoutFailure, 5)
+	def(&s.LockoutWindow, duration(10*time.Minute))
+	for i := range c.Upstream {
+		u := &c.Upstream[i]
+		def(&u.MinTLS, "1.3")
+		def(&u.DialTimeout, duration(5*time.Second))
+		def(&u.Echo, duration(time.Minute))
+		def(&u.TID, "KEYD0001")
+		def(&u.MID, "KEYD00000000001")
+	}
+	def(&c.Log.Level, "info")
+}
+
+// def sets *v to d where it is zero.
+func def[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"keyd.dev/keyd/internal/hsm"
+	"keyd.dev/keyd/internal/secret"
+)
+
+const devLabel = "keyd-dev"
+
+// devClients are the principals of a development daemon (W-12).
+func devClients() []clientConfig {
+	client := func(name string, keys []string, roles ...string) clientConfig {
+		return clientConfig{Name: name, URI: "keyd://client/" + name, Roles: append([]string{}, roles...), Keys: keys}
+	}
+	all := []string{"*"}
+	return []clientConfig{
+		client("switch", all, "application"),
+		client("admin", all, "admin"),
+		client("custodian-1", nil, "custodian"),
+		client("custodian-2", nil, "custodian"),
+		client("custodian-3", nil, "custodian"),
+		client("auditor", nil, "auditor"),
+		client("terminal", nil, "terminal"),
+		client("nobody", nil),
+	}
+}
+
+// upstreamClient is keyd's own certificate on the upstream link. It is no
+// client of keyd.
+const upstreamClient = "keyd-upstream"
+
+// prepare makes what is missing, the configuration last: where it stands, the
+// rest is whole.
+func (d *devDir) prepare(p *program, c *devCmd) (*configFile, error) {
+	path := d.file("keyd.toml")
+	_, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		err = d.make(p, c, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := loadConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(cfg.Upstream) == 0 || cfg.Switch.Listen == "" {
+		return nil, fmt.Errorf("%s has no [[upstream]] or no switch.listen, which `keyd dev` needs; use `keyd serve` with it", path)
+	}
+	override(&cfg.API.Listen, c.API)
+	override(&cfg.Switch.Listen, c.Switch)
+	override(&cfg.Ops.Listen, c.Ops)
+	override(&cfg.Upstream[0].Addr, c.Upstream)
+	return cfg, nil
+}
+
+// override puts a flag that was given in the place of the configuration's value.
+func override(value *string, flag string) {
+	if flag != "" {
+		*value = flag
+	}
+}
+
+// make builds the folder. What an interrupted start left is used or replaced.
+func (d *devDir) make(p *program, c *devCmd, path string) error {
+	module, err := findModule(c.Module)
+	if err != nil {
+		return err
+	}
+	cfg, err := d.newConfig(c, module)
+	if err != nil {
+		return err
+	}
+	hosts := make([]string, 0, 3)
+	for _, addr := range []string{c.API, c.Switch, c.Upstream} {
+		if host, _, err := net.SplitHostPort(addr); err == nil {
+			hosts = append(hosts, host)
+		}
+	}
+	clients := append(devClients(), clientConfig{Name: upstreamClient, URI: "keyd://upstream"})
+	if err := makePKI(d.file("pki"), hosts, clients); err != nil {
+		return fmt.Errorf("making the certificates: %w", err)
+	}
+	if err := d.makeToken(p.ctx, cfg, newLogger(p.stderr, "warn")); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(d.file("audit"), 0o700); err != nil {
+		return err
+	}
+	text, err := toml.Marshal(&cfg.config)
+	if err != nil {
+		return err
+	}
+	return writeFile(path, append([]byte(devHeader), text...), 0o600)
+}
+
+const devHeader = "# Written by `keyd dev` and read by it again: change what you like. `keyd serve\n" +
+	"# --config` of this file gives the same daemon without the simulated issuer.\n" +
+	"# Its keys are published test keys: nothing here is safe, and nothing is meant to be.\n\n"
+
+// newConfig is the configuration of a new folder (W-13).
+func (d *devDir) newConfig(c *devCmd, module string) (*configFile, error) {
+	addrs := [4]string{c.API, c.Switch, c.Ops, c.Upstream}
+	if err := pickPorts(addrs[:]); err != nil {
+		return nil, err
+	}
+	second := duration(time.Second)
+	pki := func(name string) string { return d.file("pki", name) }
+	cfg := &configFile{path: d.file("keyd.toml"), config: config{
+		Token: tokenConfig{
+			Module: module, Label: devLabel, PINSource: "file:" + d.file("token.pin"),
+			Environment: map[string]string{"SOFTHSM2_CONF": d.file("softhsm2.conf")},
+		},
+		Store: storeConfig{Path: d.file("keyd.db")},
+		Audit: auditConfig{Dir: d.file("audit"), Site: "dev.example", Node: "n1", SegmentMB: 8, DiskWarnPct: 2, DiskCriticalPct: 1},
+		API:   apiConfig{Listen: addrs[0], Cert: pki("server.pem"), Key: pki("server.key"), ClientCA: pki("ca.pem")},
+		Switch: switchConfig{
+			Listen: addrs[1], Cert: pki("server.pem"), Key: pki("server.key"), ClientCA: pki("ca.pem"),
+			MaxAmount: 5_000_000, Currencies: []string{"978", "156"}, PartialTypes: []string{"00"},
+			TUpstream: 2 * second, SAFFirstDelay: second, SAFCeiling: 5 * second,
+		},
+		Ops: opsConfig{Listen: addrs[2]},
+		Upstream: []upstreamConfig{{
+			Name: "issuer", Addr: addrs[3], CA: pki("ca.pem"), Cert: pki(upstreamClient + ".pem"), Key: pki(upstreamClient + ".key"),
+			ZPK: aliasZPK, ZAK: aliasZAK,
+		}},
+		Client: devClients(),
+	}}
+	cfg.fillDefaults()
+	return cfg, nil
+}
+
+// pickPorts replaces what is empty by free ports of 127.0.0.1.
+func pickPorts(addrs []string) error {
+	for i, addr := range addrs {
+		if addr != "" {
+			if _, port, err := net.SplitHostPort(addr); err != nil || port != "0" {
+				continue
+			}
+		} else {
+			addr = "127.0.0.1:0"
+		}
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return fmt.Errorf("picking a free port: %w", err)
+		}
+		// Held until all are picked, so that none is picked twice.
+		defer l.Close()
+		addrs[i] = l.Addr().String()
+	}
+	return nil
+}
+
+// softHSMPaths are where distributions put SoftHSM's module.
+func softHSMPaths() []string {
+	return []string{
+		"/usr/lib/softhsm/libsofthsm2.so",
+		"/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+		"/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+		"/usr/lib64/softhsm/libsofthsm2.so",
+		"/usr/lib64/pkcs11/libsofthsm2.so",
+		"/usr/local/lib/softhsm/libsofthsm2.so",
+		"/opt/homebrew/lib/softhsm/libsofthsm2.so",
+	}
+}
+
+// findModule returns the path of SoftHSM's module.
+func findModule(given string) (string, error) {
+	if given != "" {
+		if _, err := os.Stat(given); err != nil {
+			return "", advise(fmt.Errorf("looking for SoftHSM's module: %w", err), "name it with --module")
+		}
+		return given, nil
+	}
+	for _, path := range softHSMPaths() {
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("SoftHSM is not installed: run `apt-get install softhsm2`, or name its module, libsofthsm2.so, with --module")
+}
+
+// makeToken makes the SoftHSM token and keyd's own keys in it.
+func (d *devDir) makeToken(ctx context.Context, cfg *configFile, log *slog.Logger) error {
+	conf := "directories.tokendir = " + d.file("tokens") + "\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n"
+	err := errors.Join(
+		// A half-made token of an interrupted start has a PIN that nobody knows.
+		os.RemoveAll(d.file("tokens")),
+		os.Mkdir(d.file("tokens"), 0o700),
+		writeFile(d.file("softhsm2.conf"), []byte(conf), 0o600),
+		setEnvironment(cfg.Token.Environment),
+	)
+	if err != nil {
+		return err
+	}
+	userPIN, err := d.makePIN("token.pin")
+	if err != nil {
+		return err
+	}
+	defer userPIN.Clear()
+	soPIN, err := d.makePIN("token.so-pin")
+	if err != nil {
+		return err
+	}
+	defer soPIN.Clear()
+	if err := hsm.InitToken(cfg.Token.Module, devLabel, soPIN, userPIN); err != nil {
+		return adviseToken(cfg, fmt.Errorf("making the token: %w", err))
+	}
+	return initToken(ctx, cfg, log, newMetrics())
+}
+
+// makePIN writes a new random PIN to a file and returns it.
+func (d *devDir) makePIN(name string) (secret.Bytes, error) {
+	var raw [16]byte
+	if _, err := rand.Read(raw[:]); err != nil {
+		return secret.Bytes{}, err
+	}
+	pin := hex.AppendEncode(nil, raw[:])
+	if err := writeFile(d.file(name), pin, 0o600); err != nil {
+		return secret.Bytes{}, fmt.Errorf("writing the PIN: %w", err)
+	}
+	return secret.From(pin), nil
+}

@@ -1,0 +1,321 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	systemd "github.com/coreos/go-systemd/v22/daemon"
+
+	"keyd.dev/keyd/internal/api"
+	"keyd.dev/keyd/internal/credentials"
+	"keyd.dev/keyd/internal/isoswitch"
+)
+
+type serveCmd struct {
+	Config string `required:"" placeholder:"FILE" help:"The configuration, TOML."`
+}
+
+// Run serves until the first SIGINT or SIGTERM, then drains.
+func (c *serveCmd) Run(p *program) error {
+	if err := harden(); err != nil {
+		return err
+	}
+	cfg, err := loadConfig(c.Config)
+	if err != nil {
+		return err
+	}
+	d, err := newDaemon(p.ctx, cfg, newLogger(p.stderr, cfg.Log.Level))
+	if err != nil {
+		return err
+	}
+	return d.serve(p.ctx, nil)
+}
+
+// How long the parts may take to stop, and how often files are looked at.
+const (
+	apiDrain      = 10 * time.Second
+	auditDrain    = 20 * time.Second
+	reloadEvery   = 10 * time.Second
+	opsHeaderWait = 5 * time.Second
+)
+
+// daemon is a node with its listeners.
+type daemon struct {
+	cfg      *configFile
+	log      *slog.Logger
+	metrics  *metrics
+	node     *node
+	api      *http.Server
+	sw       *isoswitch.Switch // nil without a switch
+	tls      []*credentials.TLS
+	draining atomic.Bool
+
+	apiListener    net.Listener
+	switchListener net.Listener // nil without a switch
+	opsListener    net.Listener // nil without ops
+	socket         net.Listener
+}
+
+// newDaemon takes the ports, reads the certificates and opens the node, in this
+// order: what is easily mended fails before the token is bothered.
+func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemon, err error) {
+	d := &daemon{cfg: cfg, log: log, metrics: newMetrics()}
+	defer func() {
+		if err != nil {
+			d.closeListeners()
+			if d.node != nil {
+				err = errors.Join(err, d.node.close(context.WithoutCancel(ctx)))
+			}
+		}
+	}()
+	if err := d.listen(); err != nil {
+		return nil, err
+	}
+	apiTLS, err := d.certificates("api", cfg.API.tls())
+	if err != nil {
+		return nil, err
+	}
+	if d.node, err = openNode(ctx, cfg, log, d.metrics); err != nil {
+		return nil, err
+	}
+	handler, err := api.New(api.Config{Custody: d.node.custody, Region: cfg.API.Region, Account: cfg.API.Account, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	if d.api, err = api.Server(handler, apiTLS.Server("h2", "http/1.1")); err != nil {
+		return nil, err
+	}
+	d.api.Handler = d.metrics.measured(handler)
+	if d.switchListener != nil {
+		if d.sw, err = d.newSwitch(); err != nil {
+			return nil, err
+		}
+	}
+	if d.socket, err = listenSocket(cfg.Ops.Socket); err != nil {
+		return nil, err
+	}
+	d.gauges()
+	return d, nil
+}
+
+// listen takes the ports.
+func (d *daemon) listen() error {
+	for _, l := range []struct {
+		key, addr string
+		into      *net.Listener
+	}{
+		{"api.listen", d.cfg.API.Listen, &d.apiListener},
+		{"switch.listen", d.cfg.Switch.Listen, &d.switchListener},
+		{"ops.listen", d.cfg.Ops.Listen, &d.opsListener},
+	} {
+		if l.addr == "" {
+			continue
+		}
+		listener, err := net.Listen("tcp", l.addr)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return advise(fmt.Errorf("taking the port of %s: %w", l.key, err), "another process has it: stop that one, or change %s in %s", l.key, d.cfg.path)
+		}
+		if err != nil {
+			return advise(fmt.Errorf("taking the port of %s: %w", l.key, err), "change %s in %s", l.key, d.cfg.path)
+		}
+		*l.into = listener
+	}
+	return nil
+}
+
+func (d *daemon) closeListeners() {
+	for _, l := range []net.Listener{d.apiListener, d.switchListener, d.opsListener, d.socket} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+}
+
+// certificates reads the files of one end and follows them.
+func (d *daemon) certificates(section string, t tlsConfig) (*credentials.TLS, error) {
+	version, _ := tlsVersion(t.MinTLS)
+	c, err := credentials.NewTLS(credentials.TLSFiles{
+		Cert: t.Cert, Key: t.Key, CA: t.CA, CRL: t.CRL, CRLStrict: t.CRLStrict, MinVersion: version,
+		Alarm: func(err error) { d.log.Error("certificate alarm", "section", section, "err", err) },
+	})
+	if err != nil {
+		return nil, advise(fmt.Errorf("reading the certificates of [%s]: %w", section, err), "check the file and its rights, and [%s] in %s", section, d.cfg.path)
+	}
+	d.tls = append(d.tls, c)
+	if leaf := c.Leaf(); leaf != nil {
+		d.metrics.gauge("keyd_certificate_expiry_seconds", "Seconds until a certificate expires.",
+			map[string]string{"section": section}, func() float64 { return time.Until(c.Leaf().NotAfter).Seconds() })
+	}
+	return c, nil
+}
+
+// gauges shows what the parts count themselves.
+func (d *daemon) gauges() {
+	m, token := d.metrics, d.node.token
+	m.counter("keyd_token_calls_total", "Calls into the PKCS#11 module.", func() float64 { return float64(token.Stats().Calls) })
+	m.counter("keyd_token_late_total", "Calls that found no session in time.", func() float64 { return float64(token.Stats().Late) })
+	m.counter("keyd_token_abandoned_total", "Calls that did not return in time.", func() float64 { return float64(token.Stats().Abandoned) })
+	m.counter("keyd_token_cache_hits_total", "Keys found loaded in the token.", func() float64 { return float64(token.Stats().Hits) })
+	m.counter("keyd_token_cache_misses_total", "Keys that had to be loaded.", func() float64 { return float64(token.Stats().Misses) })
+	m.gauge("keyd_token_cached_keys", "Keys loaded in the token.", nil, func() float64 { return float64(token.Stats().Held) })
+	m.gauge("keyd_audit_ready", "1 while the audit log takes records.", nil, func() float64 { return truth(d.node.audit.Ready() == nil) })
+	if d.sw == nil {
+		return
+	}
+	m.gauge("keyd_switch_upstream_up", "1 while the upstream link is connected and signed on.", nil, func() float64 {
+		s := d.sw.Status()
+		return truth(s.LinkUp && s.SignedOn)
+	})
+	m.gauge("keyd_switch_connections", "Connections of terminals.", nil, func() float64 { return float64(d.sw.Status().Connections) })
+	m.gauge("keyd_switch_in_flight", "Sales that wait for upstream.", nil, func() float64 { return float64(d.sw.Status().InFlight) })
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// serve answers until ctx ends or a listener fails, then drains. ready is
+// called once everything answers; it may be nil.
+func (d *daemon) serve(ctx context.Context, ready func() error) error {
+	failed := make(chan error, 8)
+	var group sync.WaitGroup
+	start := func(what string, work func() error) {
+		group.Go(func() {
+			if err := work(); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+				failed <- fmt.Errorf("%s: %w", what, err)
+			}
+		})
+	}
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBackground()
+	switching, stopSwitch := context.WithCancel(background)
+	defer stopSwitch()
+	switchDone := make(chan struct{})
+
+	start("api", func() error { return d.api.ServeTLS(d.apiListener, "", "") })
+	if d.sw != nil {
+		start("switch", func() error {
+			defer close(switchDone)
+			return d.sw.Serve(switching, d.switchListener)
+		})
+	} else {
+		close(switchDone)
+	}
+	ops := &http.Server{Handler: d.opsHandler(), ReadHeaderTimeout: opsHeaderWait, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelWarn)}
+	if d.opsListener != nil {
+		start("ops", func() error { return ops.Serve(d.opsListener) })
+	}
+	local := d.localServer()
+	start("local socket", func() error { return local.Serve(d.socket) })
+	for _, c := range d.tls {
+		group.Go(func() { c.Watch(background, reloadEvery) })
+	}
+	group.Go(func() { d.reloadOnHangup(background) })
+	group.Go(func() { d.watchdog(background) })
+
+	err := d.announce(ctx, ready)
+	if err == nil {
+		select {
+		case <-ctx.Done():
+			d.log.Info("stopping")
+		case err = <-failed:
+			d.log.Error("stopping", "err", err)
+		}
+	}
+
+	d.draining.Store(true)
+	notify(d.log, systemd.SdNotifyStopping)
+	drain, cancel := context.WithTimeout(background, apiDrain)
+	defer cancel()
+	errs := []error{err, d.api.Shutdown(drain)}
+	stopSwitch()
+	<-switchDone
+	errs = append(errs, local.Shutdown(drain), ops.Shutdown(drain))
+	stopBackground()
+	group.Wait()
+	closing, cancelClosing := context.WithTimeout(context.WithoutCancel(ctx), auditDrain)
+	defer cancelClosing()
+	errs = append(errs, d.node.close(closing))
+	return errors.Join(errs...)
+}
+
+// announce tells whoever waits that the daemon answers.
+func (d *daemon) announce(ctx context.Context, ready func() error) error {
+	if ready != nil {
+		if err := ready(); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() == nil {
+		notify(d.log, systemd.SdNotifyReady)
+	}
+	d.log.Info("serving", "version", thisBuild().name(), "api", addrOf(d.apiListener), "switch", addrOf(d.switchListener), "ops", addrOf(d.opsListener))
+	return nil
+}
+
+func addrOf(l net.Listener) string {
+	if l == nil {
+		return ""
+	}
+	return l.Addr().String()
+}
+
+// notify tells systemd; without systemd it does nothing.
+func notify(log *slog.Logger, state string) {
+	if _, err := systemd.SdNotify(false, state); err != nil {
+		log.Warn("systemd was not told", "state", state, "err", err)
+	}
+}
+
+// reloadOnHangup reads the certificates again at SIGHUP.
+func (d *daemon) reloadOnHangup(ctx context.Context) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+			for _, c := range d.tls {
+				_ = c.Reload() // the alarm has it
+			}
+			d.log.Info("certificates read again")
+		}
+	}
+}
+
+// watchdog pats systemd's watchdog, where there is one, while the parts answer.
+func (d *daemon) watchdog(ctx context.Context) {
+	interval, err := systemd.SdWatchdogEnabled(false)
+	if err != nil || interval <= 0 {
+		return
+	}
+	tick := time.NewTicker(interval / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			// A lost token comes back by itself; only a log or a database that
+			// is gone for this process is mended by a restart.
+			if d.node.audit.Ready() == nil && d.node.db.Ready(ctx) == nil {
+				notify(d.log, systemd.SdNotifyWatchdog)
+			}
+		}
+	}
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"keyd.dev/keyd/internal/custody"
+	"keyd.dev/keyd/internal/iso8583"
+	"keyd.dev/keyd/internal/isoswitch"
+)
+
+// newSwitch makes the switch core of the configuration.
+func (d *daemon) newSwitch() (*isoswitch.Switch, error) {
+	terminals, err := d.certificates("switch", d.cfg.Switch.tls())
+	if err != nil {
+		return nil, err
+	}
+	u := &d.cfg.Upstream[0]
+	host, err := d.certificates("upstream", u.tls())
+	if err != nil {
+		return nil, err
+	}
+	serverName := u.ServerName
+	if serverName == "" {
+		if serverName, _, err = net.SplitHostPort(u.Addr); err != nil {
+			return nil, err
+		}
+	}
+	s := &d.cfg.Switch
+	sw, err := isoswitch.New(isoswitch.Config{
+		Custody:  d.node.custody,
+		Journal:  d.node.db,
+		Dialect:  iso8583.ASCII87(),
+		TLS:      terminals.Server(),
+		Log:      d.log,
+		Clock:    time.Now,
+		Observe:  d.metrics.event,
+		Acquirer: s.AcquirerID,
+		Upstream: isoswitch.Upstream{
+			Name: u.Name, Addr: u.Addr, TLS: host.Client(serverName),
+			PINKey: custody.Ref{Alias: u.ZPK}, MACKey: custody.Ref{Alias: u.ZAK},
+			TID: u.TID, MID: u.MID,
+			Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+				return (&net.Dialer{Timeout: u.DialTimeout.std()}).DialContext(ctx, "tcp", addr)
+			},
+		},
+		Limits: isoswitch.Limits{
+			MaxAmount: s.MaxAmount, Currencies: s.Currencies, PartialTypes: s.PartialTypes,
+			KSNStep: uint32(s.KSNStep), Connections: s.Connections,
+			Velocity: isoswitch.Velocity{PerHour: s.ReversalRate, Refuse: s.ReversalRefuse},
+		},
+		Timers: isoswitch.Timers{
+			Upstream: s.TUpstream.std(), Switch: s.TSwitch.std(), Terminal: s.TTerminal.std(),
+			Hold: s.THold.std(), Stray: s.TStray.std(), LookBack: s.LookBack.std(), MaxAge: s.MaxAge.std(),
+			ClockSkew: s.ClockSkew.std(), Echo: u.Echo.std(),
+		},
+		Retry: isoswitch.Retry{First: s.SAFFirstDelay.std(), Ceiling: s.SAFCeiling.std(), Tries: s.SAFTries, TTL: s.SAFTTL.std()},
+		Lockout: isoswitch.Lockout{
+			Failures: s.LockoutFailure, Window: s.LockoutWindow.std(),
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("starting the switch: %w", err)
+	}
+	return sw, nil
+}
