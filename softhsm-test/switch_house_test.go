@@ -77,8 +77,8 @@ func (h *house) startIssuer(addr string) {
 	h.t.Helper()
 	issuer, err := sim.NewIssuer(sim.IssuerConfig{
 		TLS:      h.ca.server(h.t, "issuer"),
-		PINKey:   sim.FixedKeys()["alias/dev/zpk"],
-		MACKey:   sim.FixedKeys()["alias/dev/zak"],
+		PINKey:   testKeys()["alias/dev/zpk"],
+		MACKey:   testKeys()["alias/dev/zak"],
 		PIN:      "1234",
 		Rules:    h.rules,
 		BookPath: filepath.Join(h.dir, "book"),
@@ -97,6 +97,32 @@ func (h *house) startIssuer(addr string) {
 	h.unbank = func() {
 		cancel()
 		<-done
+	}
+}
+
+// testKeys are the published test keys of the dialect (W-10, W-11).
+func testKeys() map[string]string {
+	return map[string]string{
+		"alias/dev/bdk-tdes": "0123456789ABCDEFFEDCBA9876543210",
+		"alias/dev/bdk-aes":  "FEDCBA9876543210F1F1F1F1F1F1F1F1",
+		"alias/dev/zpk":      "404142434445464748494A4B4C4D4E4F",
+		"alias/dev/zak":      "505152535455565758595A5B5C5D5E5F",
+	}
+}
+
+// testTerminal is a registered terminal of W-10.
+type testTerminal struct {
+	tid, mid, bdk, ksn string
+	macBytes           int
+}
+
+func testTerminals() []testTerminal {
+	return []testTerminal{
+		{"T0000001", "M00000000000001", "alias/dev/bdk-tdes", "FFFF9876543210E00001", 8},
+		{"T0000002", "M00000000000001", "alias/dev/bdk-aes", "123456789012345600000001", 8},
+		{"T0000003", "M00000000000002", "alias/dev/bdk-tdes", "FFFF9876543211000001", 8},
+		{"T0000100", "M00000000000100", "alias/dev/bdk-tdes", "FFFF9876551000000001", 8},
+		{"T0000101", "M00000000000100", "alias/dev/bdk-tdes", "FFFF9876551001000001", 4},
 	}
 }
 
@@ -135,19 +161,19 @@ func (h *house) furnish() {
 		"alias/dev/zpk":      {Usage: keys.UsagePIN, Algorithm: keys.TDES2, Mode: keys.ModeBoth, Exportability: keys.NonExportable},
 		"alias/dev/zak":      {Usage: keys.UsageMACAlg3, Algorithm: keys.TDES2, Mode: keys.ModeMAC, Exportability: keys.NonExportable},
 	} {
-		value, err := hex.DecodeString(sim.FixedKeys()[alias])
+		value, err := hex.DecodeString(testKeys()[alias])
 		must(h.t, err)
 		_, err = h.custody.ImportClear(h.t.Context(), custody.SystemCaller("test", custody.RoleCustodian), "test", custody.ImportClear{
 			Attributes: a, Value: secret.From(value), Alias: alias,
 		})
 		must(h.t, err)
 	}
-	for _, f := range sim.FixedTerminals()[:5] {
-		n := isoswitch.Terminal{TID: f.TID, MID: f.MID, BDK: f.BDKAlias, Scheme: isoswitch.TDESDUKPT, MACBytes: 8}
-		if len(f.FirstKSN) == 24 {
-			n.Scheme, n.Device = isoswitch.AESDUKPT, isoswitch.Device(f.FirstKSN[:16])
+	for _, f := range testTerminals() {
+		n := isoswitch.Terminal{TID: f.tid, MID: f.mid, BDK: f.bdk, Scheme: isoswitch.TDESDUKPT, MACBytes: f.macBytes}
+		if len(f.ksn) == 24 {
+			n.Scheme, n.Device = isoswitch.AESDUKPT, isoswitch.Device(f.ksn[:16])
 		} else {
-			n.Device = tdesDevice(h.t, f.FirstKSN)
+			n.Device = tdesDevice(h.t, f.ksn)
 		}
 		must(h.t, h.db.AddTerminal(h.t.Context(), n))
 	}
@@ -231,8 +257,8 @@ type pos struct {
 // pos connects the n-th fixed terminal.
 func (h *house) pos(n int) *pos {
 	h.t.Helper()
-	f := sim.FixedTerminals()[n]
-	term, err := sim.NewTerminal(sim.TerminalConfig{TID: f.TID, MID: f.MID, BDK: sim.FixedKeys()[f.BDKAlias], KSN: f.FirstKSN}, 0)
+	f := testTerminals()[n]
+	term, err := sim.NewTerminal(sim.TerminalConfig{TID: f.tid, MID: f.mid, BDK: testKeys()[f.bdk], KSN: f.ksn}, 0)
 	must(h.t, err)
 	p := &pos{Terminal: term, t: h.t}
 	p.link = h.dial("terminal")

@@ -15,7 +15,7 @@ const upstreamNoOriginal = "25"
 // confirm believes an answer to a reversal, or not, and journals what follows.
 func (s *Switch) confirm(ctx context.Context, act *custody.Act, rev *Reversal, t *Txn, m *iso8583.Message) {
 	found, err := s.verifyUpstream(ctx, act, m)
-	why := audit.ReasonUpstreamMACInvalid
+	why := distrust(err)
 	if err == nil && !echoes(m, string(iso8583.ReversalAdvice.Response()), t, rev.UpSTAN) {
 		err, why = custody.ErrRequest, audit.ReasonAttributeMismatch
 	}

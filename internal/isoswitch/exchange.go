@@ -62,12 +62,12 @@ func (x *exchanges) end(e *exchange) {
 	}
 }
 
-// expire closes an exchange whose answer may still come: until then it is
-// given to late.
+// expire closes an exchange to which an answer, or one more, may still come:
+// until then it is given to late.
 func (x *exchanges) expire(e *exchange, until time.Time, late func(*iso8583.Message)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.open[e.match] != e {
+	if now, ok := x.open[e.match]; ok && now != e {
 		return
 	}
 	delete(x.open, e.match)
@@ -119,10 +119,4 @@ func (x *exchanges) drop() {
 			close(e.lost)
 		}
 	}
-}
-
-func (x *exchanges) count() int {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return len(x.open)
 }

@@ -117,25 +117,28 @@ func (s *Switch) forward(ctx context.Context, rid RID) {
 	act, err := s.custody.Begin(ctx, s.link.caller(s.link.current()), "saf."+rev.UpSTAN)
 	if err != nil {
 		s.log.Error("the audit log takes no records", "error", err)
+		s.returnTry(ctx, rev)
 		return
 	}
 	defer act.Close()
-	open, err := s.dispatchReversal(ctx, act, rev, t)
+	open, sent, err := s.dispatchReversal(ctx, act, rev, t)
 	switch {
 	case errors.Is(err, errPoison):
 		s.park(ctx, act, rev, t, err)
 		return
-	case errors.Is(err, errLinkDown):
+	case err != nil && !sent:
+		s.log.Warn("a reversal was not sent", "stan", rev.UpSTAN, "error", err)
 		s.returnTry(ctx, rev)
 		return
 	case err != nil:
-		s.log.Warn("a reversal could not be sent", "stan", rev.UpSTAN, "error", err)
+		s.log.Warn("the link broke while a reversal was sent", "stan", rev.UpSTAN, "error", err)
 		return
 	}
 	reply, err := s.link.await(ctx, open)
+	// The answers to two tries are alike: the second is expected, and late.
+	until := s.now().Add(s.cfg.Timers.Stray)
+	s.link.open.expire(open, until, func(m *iso8583.Message) { s.lateConfirmation(s.life, rid, m) })
 	if err != nil {
-		until := s.now().Add(s.cfg.Timers.Stray)
-		s.link.open.expire(open, until, func(m *iso8583.Message) { s.lateConfirmation(s.life, rid, m) })
 		s.noteSilence(ctx, act, rev, t)
 		return
 	}
@@ -207,7 +210,8 @@ func fail(tx Tx, rev *Reversal, t *Txn, now time.Time) error {
 	return tx.UpdateTxn(t)
 }
 
-// returnTry takes a try back that never left.
+// returnTry takes a try back that never left, so that the first message upstream
+// sees is a 0420.
 func (s *Switch) returnTry(ctx context.Context, rev *Reversal) {
 	err := s.cfg.Journal.Update(ctx, func(tx Tx) error {
 		now, err := tx.Reversal(rev.RID)
@@ -215,7 +219,7 @@ func (s *Switch) returnTry(ctx context.Context, rev *Reversal) {
 			return err
 		}
 		now.Tries--
-		if now.Next = s.now().UTC(); now.Tries == 0 {
+		if now.Next = s.now().UTC().Add(s.cfg.Retry.First); now.Tries == 0 {
 			now.State, now.FirstSent, now.LastSent = Queued, time.Time{}, time.Time{}
 		}
 		return tx.UpdateReversal(now)
@@ -229,21 +233,19 @@ func (s *Switch) returnTry(ctx context.Context, rev *Reversal) {
 var errPoison = errors.New("isoswitch: the reversal cannot be built")
 
 // dispatchReversal builds the 0420 or 0421 from the journal alone, and
-// hands it to the link once its records are durable.
-func (s *Switch) dispatchReversal(ctx context.Context, act *custody.Act, rev *Reversal, t *Txn) (*exchange, error) {
+// hands it to the link once its records are durable. sent says whether some of
+// it may have left.
+func (s *Switch) dispatchReversal(ctx context.Context, act *custody.Act, rev *Reversal, t *Txn) (open *exchange, sent bool, err error) {
 	pan, expiry, err := s.custody.Reveal(ctx, t.Card)
 	if err != nil {
 		if errors.Is(err, custody.ErrUnavailable) {
-			return nil, err
+			return nil, false, err
 		}
-		return nil, fmt.Errorf("%w: %w", errPoison, err)
+		return nil, false, fmt.Errorf("%w: %w", errPoison, err)
 	}
 	b, err := s.buildReversal(rev, t, pan, expiry)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errPoison, err)
-	}
-	if _, err := b.Pack(); err != nil {
-		return nil, fmt.Errorf("%w: %w", errPoison, err)
+		return nil, false, fmt.Errorf("%w: %w", errPoison, err)
 	}
 	rec := noteOf(act, audit.ReversalForward, t, pan)
 	rec.ISO.MTI, rec.ISO.STAN = string(reversalMTI(rev)), rev.UpSTAN
@@ -251,19 +253,19 @@ func (s *Switch) dispatchReversal(ctx context.Context, act *custody.Act, rev *Re
 	act.Note(rec)
 	msg, err := s.sealUpstream(ctx, act, b)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	receipt, err := act.Commit(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	open := s.link.open.start(match{stan: rev.UpSTAN, sent: rev.UpSent, class: '4', tid: t.TID})
-	if err := s.link.send(receipt, msg, func() bool { return true }); err != nil {
+	open = s.link.open.start(match{stan: rev.UpSTAN, sent: rev.UpSent, class: '4', tid: t.TID})
+	if err := s.link.send(receipt, msg, func() bool { sent = true; return true }); err != nil {
 		s.link.open.end(open)
-		return nil, err
+		return nil, sent, err
 	}
 	s.observe(Event{Name: "forward", Code: string(reversalMTI(rev))})
-	return open, nil
+	return open, true, nil
 }
 
 // reversalMTI is 0420 for the first try and 0421 for every other.
@@ -305,5 +307,6 @@ func (s *Switch) buildReversal(rev *Reversal, t *Txn, pan custody.PAN, expiry st
 		}
 		b.Set(95, rest)
 	}
-	return b, nil
+	_, err = b.Pack()
+	return b, err
 }

@@ -99,7 +99,7 @@ func (s *Switch) buildAnswer(ctx context.Context, r *request, v verdict, a answe
 	if r.keyed && v.reason != audit.ReasonLocked && v.rule != "D-05" {
 		msg, err := s.sealAnswer(ctx, r, b)
 		if err == nil || a.code == codeApproved {
-			return msg, err
+			return msg, unsealed(err)
 		}
 		s.log.Error("a refusal goes without a MAC", "corr", r.corr, "error", err)
 	}
@@ -108,6 +108,16 @@ func (s *Switch) buildAnswer(ctx context.Context, r *request, v verdict, a answe
 		return nil, fmt.Errorf("building the answer: %w", err)
 	}
 	return msg, nil
+}
+
+// errUnsealed: an approval could not be given its MAC, and nothing was sent.
+var errUnsealed = errors.New("isoswitch: no MAC for the answer")
+
+func unsealed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", errUnsealed, err)
 }
 
 // fillAnswer adds what an answer has besides its echo. DE 37 is always there.

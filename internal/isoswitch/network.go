@@ -121,12 +121,13 @@ func (l *link) manage(ctx context.Context, conn net.Conn, code string) error {
 		return err
 	}
 	open := l.open.start(match{stan: num.stan, sent: num.sent, class: '8', tid: l.cfg.TID})
-	defer l.open.expire(open, s.now().Add(s.cfg.Timers.Stray), func(*iso8583.Message) {})
 	if err := l.send(receipt, msg, func() bool { return true }); err != nil {
+		l.open.end(open)
 		return err
 	}
 	m, err := l.await(ctx, open)
 	if err != nil {
+		l.open.expire(open, s.now().Add(s.cfg.Timers.Stray), func(*iso8583.Message) {})
 		return err
 	}
 	found, err := s.verifyUpstream(ctx, act, m)

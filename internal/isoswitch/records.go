@@ -94,7 +94,7 @@ type Txn struct {
 	TID        string       // DE 41; also the owner of the key that verified the MAC
 	MID        string       // DE 42
 	Currency   string       // DE 49
-	EMV        []byte       // DE 55, the tags that a reversal may carry; may be nil
+	EMV        []byte       // DE 55, those tags that a reversal carries: in ascii87 none
 	KSN        string       // of the message, hex
 	MACKey     keys.ID      // the key that verified the MAC
 	Content    Hash         // what a repeat must have in common, W-16

@@ -47,7 +47,7 @@ func (s *Switch) reversal(ctx context.Context, r *request) {
 // decision is what became of a reversal.
 type decision struct {
 	verdict verdict
-	refused bool // by its KSN, before anything was looked up
+	refused bool // before anything was looked up: its KSN, its DE 7
 	queued  bool // something is to be sent upstream
 	unknown bool // no original has its look-up key
 	rid     RID
@@ -63,10 +63,7 @@ func (s *Switch) decideReversal(ctx context.Context, r *request, card custody.Ca
 	if err != nil {
 		return decision{}, err
 	}
-	q, ok := s.ask(r, card.Token)
-	if !ok {
-		return decision{verdict: ruling("D-01", r.advice())}, nil
-	}
+	q, dated := s.ask(r, card.Token)
 	tooMany := s.rates.over(r.terminal.TID)
 	var d decision
 	err = s.cfg.Journal.Update(ctx, func(tx Tx) error {
@@ -76,6 +73,10 @@ func (s *Switch) decideReversal(ctx context.Context, r *request, card custody.Ca
 		}
 		if err != nil || refused != nil {
 			return err
+		}
+		if !dated {
+			d = decision{verdict: ruling("D-01", r.advice()), refused: true}
+			return nil
 		}
 		f, err := s.look(tx, r, q)
 		if err != nil {

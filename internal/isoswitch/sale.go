@@ -113,7 +113,7 @@ func (s *Switch) duplicate(earlier, t *Txn) intake {
 	case same && !undone && (earlier.State == Approved || earlier.State == Declined):
 		return intake{stored: earlier}
 	}
-	v := verdict{code: codeDuplicate, reason: audit.ReasonDuplicate}
+	v := verdict{code: codeDuplicate, reason: audit.ReasonAlreadyReversed} // section 7.3
 	if earlier.State == Tombstone {
 		v.rule = "D-10"
 	}
@@ -149,7 +149,6 @@ func (s *Switch) newTxn(r *request, card custody.Card, num number) (*Txn, *verdi
 		TID:        m.Text(41),
 		MID:        m.Text(42),
 		Currency:   m.Text(49),
-		EMV:        m.Bytes(55),
 		KSN:        r.serial.text,
 		MACKey:     r.macKey,
 		Content:    saleContent(m, card.Token),
@@ -381,6 +380,9 @@ func (s *Switch) deliverSale(ctx context.Context, r *request, flight *live, t *T
 		s.log.Warn("the answer to a sale was not delivered", "corr", r.corr, "error", err)
 	}
 	s.leave(flight, err == nil)
+	if errors.Is(err, errUnsealed) {
+		s.refuse(ctx, r, audit.SaleRefuse, *r.refusal("D-05"))
+	}
 }
 
 // leave says that a request no longer waits for the sale, and whether its peer

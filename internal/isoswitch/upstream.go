@@ -61,7 +61,7 @@ func (s *Switch) judge(ctx context.Context, act *custody.Act, t *Txn, m *iso8583
 	bad := result{kind: unknownResult, cause: ByBadAnswer, code: codeCannot}
 	found, err := s.verifyUpstream(ctx, act, m)
 	if err != nil {
-		act.Note(responseNote(m, t, found, audit.ReasonUpstreamMACInvalid))
+		act.Note(responseNote(m, t, found, distrust(err)))
 		s.log.Error("an answer from upstream is not authentic", "stan", t.UpSTAN, "error", err)
 		s.observe(Event{Name: "response", Code: "mac"})
 		return bad
@@ -77,6 +77,15 @@ func (s *Switch) judge(ctx context.Context, act *custody.Act, t *Txn, m *iso8583
 		res.kind = approvedResult
 	}
 	return res
+}
+
+// distrust is why an answer was not believed: its MAC, or that it could not be
+// verified.
+func distrust(err error) audit.Reason {
+	if errors.Is(err, custody.ErrMAC) {
+		return audit.ReasonUpstreamMACInvalid
+	}
+	return audit.ReasonHSMUnavailable
 }
 
 // echoes reports whether an answer has the expected MTI and repeats DE 3, 4,
@@ -114,12 +123,12 @@ func (s *Switch) lateAnswer(ctx context.Context, t *Txn, m *iso8583.Message) {
 	}
 	defer act.Close()
 	found, err := s.verifyUpstream(ctx, act, m)
-	if err == nil && !echoes(m, string(iso8583.MTI(t.MTI).Response()), t, t.UpSTAN) {
-		err = custody.ErrRequest
-	}
-	if err != nil {
-		act.Note(responseNote(m, t, found, audit.ReasonUpstreamMACInvalid))
-	} else {
+	switch {
+	case err != nil:
+		act.Note(responseNote(m, t, found, distrust(err)))
+	case !echoes(m, string(iso8583.MTI(t.MTI).Response()), t, t.UpSTAN):
+		act.Note(responseNote(m, t, found, audit.ReasonAttributeMismatch))
+	default:
 		err = s.cfg.Journal.Update(ctx, func(tx Tx) error {
 			now, err := tx.Txn(t.OID)
 			if err != nil {
