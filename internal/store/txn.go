@@ -39,8 +39,12 @@ func (t *tx) Txn(oid isoswitch.OID) (*isoswitch.Txn, error) {
 	return readTxn(t.query(txnColumns+"WHERE oid = ?", oid[:]))
 }
 
-// InsertTxn implements [isoswitch.Tx].
+// InsertTxn implements [isoswitch.Tx]. It returns [ErrRule] for DE 55 with track
+// data in it.
 func (t *tx) InsertTxn(n *isoswitch.Txn) error {
+	if err := checkEMV(n.EMV); err != nil {
+		return fmt.Errorf("store: insert original %x: %w", n.OID[:8], err)
+	}
 	err := t.insert(`INSERT INTO txn (oid, lookup, link, received, mti, card, pan_token, processing, amount, sent,
 		stan, time, date, entry, condition, acquirer, tid, mid, currency, emv, ksn, mac_key, content, raw,
 		up_stan, up_sent, state, rrn, approval, answer, late, issuer_emv, reverse_on_completion, batch_closed, refunded,
