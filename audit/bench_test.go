@@ -2,21 +2,12 @@ package audit
 
 import (
 	"context"
-	"crypto/ed25519"
 	"fmt"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 )
-
-func testSigner() ed25519.PrivateKey {
-	seed := make([]byte, 32)
-	for i := range seed {
-		seed[i] = byte(i)
-	}
-	return ed25519.NewKeyFromSeed(seed)
-}
 
 func testOptions() Options {
 	return Options{Site: "example", Node: "n1", Build: "1.0.0+g1a2b3c4d5e6f", SegmentSize: minSegmentSize}

@@ -143,20 +143,19 @@ func token(t Tokener, label string, data []byte) (string, error) {
 	return tok, nil
 }
 
-// truncatePAN keeps the first 6 (or 8, of at least 16 digits) and the last 4
-// digits; at least 5 stay hidden, for which shorter PANs lose leading digits
-// first. It returns "" for what is not a PAN.
+// truncatePAN keeps the first 6 and the last 4 digits; at least 5 stay hidden,
+// for which shorter PANs lose leading digits first. With first8, PANs of at
+// least 16 digits keep 8 and 4. It returns "" for what is not a PAN.
 func truncatePAN(digits []byte, first8 bool) string {
 	n := len(digits)
 	if n < 8 || n > 19 {
 		return ""
 	}
-	first := 6
-	if first8 && n >= 16 {
-		first = 8
-	}
-	first = max(0, min(first, n-4-5))
+	first := max(0, min(6, n-4-5))
 	last := min(4, n-5-first)
+	if first8 && n >= 16 {
+		first, last = 8, 4
+	}
 	out := make([]byte, n)
 	for i, c := range digits {
 		if c < '0' || c > '9' {

@@ -80,8 +80,8 @@ func isKSN(s string) bool {
 // isKCV reports whether s is 4 to limit upper-case hexadecimal digits.
 func isKCV(s string, limit int) bool { return all(s, classUpper, 4, limit) }
 
-// isTruncatedPAN reports whether s is digits, asterisks, digits, with at least
-// five asterisks and at most eight and four digits.
+// isTruncatedPAN reports whether s is at most eight digits, asterisks, at most
+// four digits, with at least five asterisks; four when eight digits come first.
 func isTruncatedPAN(s string) bool {
 	if len(s) < 8 || len(s) > 19 {
 		return false
@@ -94,7 +94,7 @@ func isTruncatedPAN(s string) bool {
 	for j < len(s) && s[j] == '*' {
 		j++
 	}
-	return i <= 8 && j-i >= 5 && len(s)-j <= 4 && all(s[j:], classDigit, 0, 4)
+	return i <= 8 && (j-i >= 5 || j-i == 4 && i == 8) && len(s)-j <= 4 && all(s[j:], classDigit, 0, 4)
 }
 
 // isKeyBlockHeader reports whether s has the form of the first 16 characters of
