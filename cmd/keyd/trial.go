@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -122,14 +123,18 @@ func (t *trial) readDev() (err error) {
 	return err
 }
 
-// ready asks the daemon, which is ready once it has signed on upstream.
+// ready asks the daemon whether it is, and whether it has signed on upstream.
 func (t *trial) ready() error {
 	resp, err := http.Get("http://" + t.dev.OpsAddr + "/readyz")
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	var report readiness
+	if err := json.NewDecoder(resp.Body).Decode(&report); err != nil {
+		return fmt.Errorf("readiness of keyd dev: %w", err)
+	}
+	if !report.Ready || !report.Parts["upstream"].OK {
 		return errNotYet
 	}
 	return nil

@@ -22,7 +22,7 @@ type Entry struct {
 	Amount   int64  `json:"amount"`
 	State    string `json:"state"` // approved, declined, reversed
 	Code     string `json:"code"`
-	PIN      string `json:"pin,omitempty"` // right, wrong, malformed; empty without a PIN
+	PIN      string `json:"pin,omitempty"` // right, wrong, well-formed, malformed; empty without a PIN
 	Messages int    `json:"messages"`      // how often the 0200 came
 	// Received counts reversals with a valid MAC that named this sale,
 	// Effective those that changed it: never more than one full one.

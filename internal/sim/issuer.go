@@ -244,7 +244,8 @@ func (i *Issuer) sell(m *iso8583.Message, rule Rule) (string, error) {
 	return e.Code, i.book.write(e)
 }
 
-// judgePIN says what became of the PIN on its way: right, wrong or malformed.
+// judgePIN says what became of the PIN on its way: right or wrong, well-formed
+// where the issuer knows no PIN, or malformed.
 func (i *Issuer) judgePIN(m *iso8583.Message) string {
 	if !m.Has(52) {
 		return ""
@@ -253,7 +254,9 @@ func (i *Issuer) judgePIN(m *iso8583.Message) string {
 	switch {
 	case !ok:
 		return "malformed"
-	case i.cfg.PIN != "" && subtle.ConstantTimeCompare(digest[:], i.pin[:]) != 1:
+	case i.cfg.PIN == "":
+		return "well-formed"
+	case subtle.ConstantTimeCompare(digest[:], i.pin[:]) != 1:
 		return "wrong"
 	}
 	return "right"

@@ -81,6 +81,7 @@ type Sent struct {
 	Raw     []byte
 	Message *iso8583.Message
 	KSN     string
+	keys    terminalKeys // those of the KSN: an answer comes under them
 }
 
 // Draft changes a message before it is sealed; nil changes nothing.
@@ -166,7 +167,7 @@ func (t *Terminal) Answer(sent *Sent, raw []byte) (*iso8583.Message, error) {
 	if err != nil {
 		return m, fmt.Errorf("%w: %w", ErrAnswer, err)
 	}
-	want, err := t.keys.mac(sent.KSN, dukpt.MACResponse, m.MACInput())
+	want, err := sent.keys.mac(sent.KSN, dukpt.MACResponse, m.MACInput())
 	if err != nil {
 		return m, err
 	}
@@ -245,5 +246,5 @@ func (t *Terminal) sent(raw []byte, ksn string) (*Sent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Sent{Raw: raw, Message: m, KSN: ksn}, nil
+	return &Sent{Raw: raw, Message: m, KSN: ksn, keys: t.keys}, nil
 }
