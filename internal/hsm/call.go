@@ -30,7 +30,6 @@ type call struct {
 	state atomic.Uint32
 	done  chan struct{}
 	timer *time.Timer
-	start time.Time
 }
 
 // The states of a call. It is left as finished by the worker or as abandoned
@@ -92,6 +91,16 @@ func (e *epoch) give(c *call, queue chan *call) error {
 	return fmt.Errorf("hsm: %s: the module did not answer before the deadline: %w", c.name, keys.ErrUnavailable)
 }
 
+// perform gives the queue's worker something to do in its session.
+func (e *epoch) perform(c *call, queue chan *call, do func(*session) error) error {
+	c.do = do
+	err := e.give(c, queue)
+	if c.state.Load() != abandoned { // else it is the worker's
+		c.do = nil
+	}
+	return err
+}
+
 // work serves the queue until the epoch ends or the queue is closed. A worker
 // whose call was abandoned meanwhile has been replaced, and leaves.
 func (e *epoch) work(queue chan *call, s *session) {
@@ -100,12 +109,12 @@ func (e *epoch) work(queue chan *call, s *session) {
 		var more bool
 		select {
 		case <-e.quit:
+			e.leave(s)
+			return
 		case c, more = <-queue:
 		}
 		if !more {
-			if !s.keep {
-				s.close()
-			}
+			s.close()
 			e.workers.Done()
 			return
 		}
@@ -117,6 +126,15 @@ func (e *epoch) work(queue chan *call, s *session) {
 		}
 		c.done <- struct{}{}
 	}
+}
+
+// leave ends a worker at the end of its epoch, which closes the session later:
+// the login lives as long as there is one.
+func (e *epoch) leave(s *session) {
+	e.mu.Lock()
+	e.left = append(e.left, s)
+	e.mu.Unlock()
+	e.workers.Done()
 }
 
 // spawn starts a worker with a session of its own; it reports whether the
@@ -141,9 +159,7 @@ func (e *epoch) abandon(queue chan *call) {
 		e.spawn(queue, e.newSession(0))
 		e.t.suspect(e, errStuck)
 	case e.keeping:
-		e.mu.Lock()
-		e.adrift = true
-		e.mu.Unlock()
+		e.adrift.Store(true)
 		e.t.suspect(e, errStuck)
 	}
 	e.workers.Done()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
 
@@ -32,8 +33,9 @@ type epoch struct {
 
 	mu      sync.Mutex
 	ended   bool
-	adrift  bool // the keeper is stuck in a call, and closes its session when it returns
+	left    []*session // open, of workers that have left
 	workers sync.WaitGroup
+	adrift  atomic.Bool // the keeper is stuck in a call
 
 	lmk      pkcs11.ObjectHandle // 0 before the token is initialised
 	blockMAC pkcs11.ObjectHandle
@@ -135,8 +137,9 @@ func (e *epoch) findOwn() error {
 	return nil
 }
 
-// end stops the workers and waits for them. Stuck ones have been struck off.
-// The keeper's session stays open, and with it the login.
+// end stops the workers and waits for them. Stuck ones have been struck off,
+// and close their sessions when they come back. The others stay open until
+// closeSessions, and with them the login.
 func (e *epoch) end() {
 	e.mu.Lock()
 	if !e.ended {
@@ -147,11 +150,12 @@ func (e *epoch) end() {
 	e.workers.Wait()
 }
 
-// closeKeeper closes the keeper's session, after end. The objects made in it go with it.
-func (e *epoch) closeKeeper() {
+// closeSessions closes what end has left. The keeper's objects go with it.
+func (e *epoch) closeSessions() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.adrift {
-		e.keeper.close()
+	for _, s := range e.left {
+		s.close()
 	}
+	e.left = nil
 }

@@ -44,6 +44,7 @@ type Token struct {
 	suspicions chan *suspicion
 	mu         sync.Mutex
 	suspected  *suspicion
+	fallen     bool // the supervisor's: it has told of an outage
 	systems    map[string]keys.Key
 
 	making sync.Mutex // token objects are made one after the other
@@ -157,7 +158,7 @@ func (t *Token) first() error {
 	t.publish(e, nil)
 	if err := t.selfTest(e); err != nil {
 		e.end()
-		e.closeKeeper()
+		e.closeSessions()
 		return err
 	}
 	return nil
@@ -174,7 +175,7 @@ func (t *Token) Close() error {
 		t.publish(nil, ErrClosed)
 		if last != nil {
 			last.end()
-			last.closeKeeper()
+			last.closeSessions()
 		}
 		t.pin.Clear()
 		// A module is not finalised under a call that is still inside.
@@ -230,9 +231,7 @@ func (t *Token) Random(p []byte) error {
 	defer t.free(c)
 	return t.try(c, func(e *epoch) error {
 		buf := make([]byte, len(p))
-		c.do = func(s *session) error { return s.mod.random(s.handle, buf) }
-		err := e.give(c, e.queue)
-		c.do = nil
+		err := e.perform(c, e.queue, func(s *session) error { return s.mod.random(s.handle, buf) })
 		if err != nil {
 			return err // buf may still be written to
 		}
@@ -244,18 +243,24 @@ func (t *Token) Random(p []byte) error {
 
 // renewed ends the present epoch for another, which finds the token's own keys anew.
 func (t *Token) renewed(ctx context.Context) error {
-	e := t.condition.Load().epoch
-	if e == nil {
-		return errStale
+	old := t.condition.Load().epoch
+	for {
+		now := t.condition.Load()
+		var wait <-chan struct{}
+		switch {
+		case now.down != nil:
+			return errors.Join(errRenew, now.down)
+		case now.epoch == nil:
+			wait = now.changed
+		case now.epoch == old:
+			wait = t.suspect(old, errRenew)
+		default:
+			return nil
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	select {
-	case <-t.suspect(e, errRenew):
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	now := t.condition.Load()
-	if now.epoch == nil {
-		return errors.Join(errRenew, now.down)
-	}
-	return nil
 }

@@ -211,14 +211,12 @@ func (k *key) derive(c *call, e *epoch, data []byte, as keys.Spec) (pair, error)
 // make makes one object in the keeper's session.
 func (c *call) make(e *epoch, f func(*session) (pkcs11.ObjectHandle, error)) (pair, error) {
 	var made pair
-	c.do = func(s *session) (err error) {
+	err := e.perform(c, e.keeping, func(s *session) (err error) {
 		if made[0], err = f(s); err == nil {
 			e.t.stats.made.Add(1)
 		}
 		return err
-	}
-	err := e.give(c, e.keeping)
-	c.do = nil
+	})
 	if err != nil {
 		return pair{}, err
 	}

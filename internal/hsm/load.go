@@ -162,13 +162,13 @@ func (t *Token) lend(e *entry) *keys.Loaded {
 // loading brings the entry of a stored key to stand.
 func (t *Token) loading(e *entry) error {
 	b := e.block
-	if err := b.Attributes.Validate(); err != nil {
-		return err
-	}
 	verified := false
 	o := &object{t: t, build: func(c *call, ep *epoch) (pair, error) {
 		if !verified {
 			if err := t.verifyBlock(c, ep, b); err != nil {
+				return pair{}, err
+			}
+			if err := b.Attributes.Validate(); err != nil {
 				return pair{}, err
 			}
 			verified = true
@@ -215,6 +215,9 @@ func (t *Token) verifyBlock(c *call, e *epoch, b *keys.Block) error {
 	if e.lmk == 0 {
 		return fmt.Errorf("%w: the token has no local master key; it must be initialised", keys.ErrNoKey)
 	}
+	if err := checkForm(b); err != nil {
+		return fmt.Errorf("%w: %w", keys.ErrBlockMAC, err)
+	}
 	var mac [16]byte
 	if err := e.once(c, signing, pkcs11.CKM_AES_CMAC, e.blockMAC, nil, b.MACInput(), mac[:]); err != nil {
 		return err
@@ -230,7 +233,7 @@ func (t *Token) unwrap(c *call, e *epoch, b *keys.Block) (pair, error) {
 	attrs := keyTemplate(b.Attributes.Algorithm, t.attributes(b.Attributes.Algorithm, abilities(b.Attributes)))
 	mech := []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_WRAP, nil)}
 	var handles pair
-	c.do = func(s *session) error {
+	err := e.perform(c, e.keeping, func(s *session) error {
 		var made pair
 		for i, wrapped := range [][]byte{b.Wrapped, b.Companion} {
 			if len(wrapped) == 0 {
@@ -246,13 +249,31 @@ func (t *Token) unwrap(c *call, e *epoch, b *keys.Block) (pair, error) {
 		}
 		handles = made
 		return nil
-	}
-	err := e.give(c, e.keeping)
-	c.do = nil
+	})
 	if err != nil {
 		return pair{}, err
 	}
 	return handles, nil
+}
+
+// errTemplate is what cannot be a block.
+var errTemplate = errors.New("hsm: key block or template refused")
+
+// checkForm reports whether b is what its stored form is read back as: a policy
+// tag with a line break in it would come back as two.
+func checkForm(b *keys.Block) error {
+	raw, err := b.MarshalBinary()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errTemplate, err)
+	}
+	again, err := keys.ParseBlock(raw)
+	if err != nil {
+		return fmt.Errorf("%w: it would not be read back: %w", errTemplate, err)
+	}
+	if !sameBlock(again, b) {
+		return fmt.Errorf("%w: it would be read back as another; see its policy tags", errTemplate)
+	}
+	return nil
 }
 
 // sameBlock reports whether two blocks are the same in every part.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -46,8 +45,7 @@ func (t *Token) manage(ctx context.Context, name string, flags uint, f func(*epo
 	if !e.spawn(queue, s) {
 		return errStale
 	}
-	c.do = func(s *session) error { return f(e, s) }
-	return e.give(c, queue)
+	return e.perform(c, queue, func(s *session) error { return f(e, s) })
 }
 
 // Exists returns which of keyd's own objects the token holds, and which are
@@ -407,9 +405,6 @@ func (m *Manager) Hold(value secret.Bytes, as keys.Spec) (keys.Derived, error) {
 	return newDerived(o, as), nil
 }
 
-// errTemplate is a template that cannot become a block.
-var errTemplate = errors.New("hsm: key template refused")
-
 // prepare returns the template as a block that lacks its value.
 func (m *Manager) prepare(template keys.Block, origin keys.Origin) (*keys.Block, error) {
 	b := cloneBlock(&template)
@@ -429,12 +424,8 @@ func (m *Manager) prepare(template keys.Block, origin keys.Origin) (*keys.Block,
 	if b.Version == 0 {
 		return nil, fmt.Errorf("%w: version 0; versions begin at 1", errTemplate)
 	}
-	raw, err := b.MarshalBinary()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errTemplate, err)
-	}
-	if _, err := keys.ParseBlock(raw); err != nil {
-		return nil, fmt.Errorf("%w: it would not be read back: %w", errTemplate, err)
+	if err := checkForm(b); err != nil {
+		return nil, err
 	}
 	return b, nil
 }

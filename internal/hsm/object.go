@@ -66,9 +66,8 @@ func (o *object) destroy() {
 	}
 	c := o.t.newCall("C_DestroyObject", o.t.cfg.Deadline)
 	defer o.t.free(c)
-	c.do = func(s *session) error { return s.destroy(at.handles) }
 	// Of an object that cannot be destroyed, the end of its epoch takes care.
-	_ = at.epoch.give(c, at.epoch.keeping)
+	_ = at.epoch.perform(c, at.epoch.keeping, func(s *session) error { return s.destroy(at.handles) })
 	o.t.stats.destroyed.Add(1)
 }
 

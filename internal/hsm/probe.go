@@ -55,11 +55,11 @@ func (t *Token) selfTest(e *epoch) error {
 	c := t.newCall("self-test", manageDeadlines*t.cfg.Deadline)
 	defer t.free(c)
 	p := &probe{}
-	c.do = func(s *session) error {
+	err := e.perform(c, queue, func(s *session) error {
 		p.s = s
 		return p.run()
-	}
-	if err := e.give(c, queue); err != nil {
+	})
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrSelfTest, err)
 	}
 	if t.cfg.RequireEnforcement && len(p.findings) > 0 {

@@ -42,6 +42,15 @@ func (s *session) close() {
 	}
 }
 
+// replace gives the session up for a new one, which it opens first: the login
+// lives as long as there is a session.
+func (s *session) replace() {
+	old := s.handle
+	s.open = false
+	_ = s.ensure() // or at the next call
+	_ = s.mod.CloseSession(old)
+}
+
 // serve makes a call, and gives the session up where it may not be used again:
 // after a loss, and after an operation that failed between its beginning and
 // its end, because some modules then keep it open for ever.
@@ -60,7 +69,7 @@ func (s *session) serve(c *call) error {
 		code := codeOf(err)
 		err = s.failure(c.name, err)
 		if !s.keep && (begun || lost(code) || code == pkcs11.CKR_OPERATION_ACTIVE) {
-			s.close()
+			s.replace()
 		}
 	}
 	s.used = time.Now()

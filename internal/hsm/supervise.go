@@ -28,7 +28,7 @@ type condition struct {
 // the condition can be relied upon again.
 type suspicion struct {
 	epoch   *epoch
-	err     error
+	grave   bool // no question: the epoch is over. Under the token's mutex.
 	settled chan struct{}
 }
 
@@ -62,12 +62,14 @@ func (t *Token) up(c *call) (*epoch, error) {
 // suspect reports a failure in e to the supervisor and returns what closes
 // when that has dealt with it. One report an epoch is under way at a time.
 func (t *Token) suspect(e *epoch, err error) <-chan struct{} {
+	grave := lostHandle(codeOf(err)) || errors.Is(err, errRenew)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.suspected != nil && t.suspected.epoch == e {
+		t.suspected.grave = t.suspected.grave || grave
 		return t.suspected.settled
 	}
-	s := &suspicion{epoch: e, err: err, settled: make(chan struct{})}
+	s := &suspicion{epoch: e, grave: grave, settled: make(chan struct{})}
 	select {
 	case t.suspicions <- s:
 		t.suspected = s
@@ -121,67 +123,77 @@ func (t *Token) supervise() {
 		case <-t.stop:
 			return
 		case <-tick.C:
-			if e := t.condition.Load().epoch; e != nil && t.ail(e, nil) {
+			if e := t.condition.Load().epoch; e != nil && t.ail(e) {
 				t.renew(e)
 			}
 		case s := <-t.suspicions:
-			if t.condition.Load().epoch == s.epoch && t.ail(s.epoch, s.err) {
+			if t.condition.Load().epoch == s.epoch && (t.isGrave(s) || t.ail(s.epoch) || !t.dismiss(s)) {
 				t.renew(s.epoch)
 			}
-			t.mu.Lock()
-			t.suspected = nil
-			t.mu.Unlock()
-			close(s.settled)
+			t.settle()
 		}
 	}
 }
 
-// ail reports whether the epoch has come to its end: the keeper or its login
-// is lost, a handle of it is dead, or too many calls are stuck.
-func (t *Token) ail(e *epoch, err error) bool {
-	if int(t.stuck.Load()) >= t.cfg.Sessions || lostHandle(codeOf(err)) || errors.Is(err, errRenew) {
-		return true
+// isGrave reports whether an epoch is over without a look at its keeper.
+func (t *Token) isGrave(s *suspicion) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.over(s)
+}
+
+func (t *Token) over(s *suspicion) bool {
+	return s.grave || s.epoch.adrift.Load() || int(t.stuck.Load()) >= t.cfg.Sessions
+}
+
+// dismiss settles a suspicion that came to nothing, unless a grave one has
+// joined it meanwhile.
+func (t *Token) dismiss(s *suspicion) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over(s) {
+		return false
 	}
-	e.mu.Lock()
-	adrift := e.adrift
-	e.mu.Unlock()
-	if adrift {
-		return true
+	close(s.settled)
+	t.suspected = nil
+	return true
+}
+
+// settle lets those go on who have reported a failure.
+func (t *Token) settle() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.suspected != nil {
+		close(t.suspected.settled)
+		t.suspected = nil
 	}
+}
+
+// ail reports whether the keeper or its login is lost.
+func (t *Token) ail(e *epoch) bool {
 	c := t.newCall("keep alive", t.cfg.Deadline)
 	defer t.free(c)
 	healthy := false
-	c.do = func(s *session) error {
+	err := e.perform(c, e.keeping, func(s *session) error {
 		in, err := s.loggedIn(t.cfg.NoPIN)
 		healthy = in
 		return err
-	}
-	if err := e.give(c, e.keeping); err != nil {
-		return true
-	}
-	return !healthy
+	})
+	return err != nil || !healthy
 }
 
 // renew ends an epoch and begins another, for as long as that takes.
 func (t *Token) renew(old *epoch) {
 	t.publish(nil, nil)
 	old.end()
-	var told bool
 	backoff := firstBackoff
 	for {
 		e, err := t.recover(old)
 		if err == nil {
-			t.publish(e, nil)
-			if told && t.cfg.OnState != nil {
-				t.cfg.OnState(nil)
-			}
+			t.rise(e)
 			return
 		}
-		t.publish(nil, fmt.Errorf("hsm: token is down: %w: %w", keys.ErrUnavailable, err))
-		if !told && t.cfg.OnState != nil {
-			t.cfg.OnState(err)
-		}
-		told = true
+		t.fall(err)
 		if errors.Is(err, ErrPIN) {
 			return // for good: nobody may try again
 		}
@@ -194,6 +206,26 @@ func (t *Token) renew(old *epoch) {
 	}
 }
 
+// fall raises the down flag: callers are answered at once from now on. The
+// operators hear of it once for an outage.
+func (t *Token) fall(why error) {
+	t.publish(nil, fmt.Errorf("hsm: token is down: %w: %w", keys.ErrUnavailable, why))
+	t.settle()
+	if !t.fallen && t.cfg.OnState != nil {
+		t.cfg.OnState(why)
+	}
+	t.fallen = true
+}
+
+// rise ends an outage.
+func (t *Token) rise(e *epoch) {
+	t.publish(e, nil)
+	if t.fallen && t.cfg.OnState != nil {
+		t.cfg.OnState(nil)
+	}
+	t.fallen = false
+}
+
 // recover begins an epoch, by a new session or, where that does not help, by
 // loading the module anew: at most once in 30 s, and never under a call that
 // is still inside.
@@ -204,7 +236,7 @@ func (t *Token) recover(old *epoch) (*epoch, error) {
 	e, err := t.within(func() (*epoch, error) {
 		// First the new session, then the end of the old one: the login lives
 		// as long as there is a session.
-		defer old.closeKeeper()
+		defer old.closeSessions()
 		return t.begin()
 	})
 	if err == nil || errors.Is(err, ErrPIN) || !t.owner || t.stuck.Load() > 0 {
@@ -241,14 +273,14 @@ func (t *Token) reload() (*epoch, error) {
 	}
 	if err := t.selfTest(e); err != nil {
 		e.end()
-		e.closeKeeper()
+		e.closeSessions()
 		return nil, err
 	}
 	return e, nil
 }
 
 // within runs f, which calls into the module on a goroutine of its own. When
-// that does not return, the token is down until it does.
+// that takes long, the token is down until it does return.
 func (t *Token) within(f func() (*epoch, error)) (*epoch, error) {
 	type outcome struct {
 		e   *epoch
@@ -259,7 +291,7 @@ func (t *Token) within(f func() (*epoch, error)) (*epoch, error) {
 		e, err := f()
 		done <- outcome{e, err}
 	}()
-	timer := time.NewTimer(recoverWithin * t.cfg.Deadline)
+	timer := time.NewTimer(t.cfg.Deadline)
 	defer timer.Stop()
 	select {
 	case o := <-done:
@@ -267,18 +299,15 @@ func (t *Token) within(f func() (*epoch, error)) (*epoch, error) {
 	case <-timer.C:
 	}
 	t.stuck.Add(1)
-	defer t.stuck.Add(-1)
-	t.publish(nil, fmt.Errorf("hsm: token is down: %w", errStuck))
+	t.fall(errStuck)
 	select {
 	case o := <-done:
+		t.stuck.Add(-1)
 		return o.e, o.err
 	case <-t.stop:
-		return nil, ErrClosed
+		return nil, ErrClosed // and it stays counted: the module is not finalised under it
 	}
 }
-
-// recoverWithin is the number of deadlines that a recovery may take.
-const recoverWithin = 10
 
 // unstick counts a stuck call that has come back after all.
 func (t *Token) unstick() { t.stuck.Add(-1) }

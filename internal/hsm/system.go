@@ -100,16 +100,14 @@ func (t *Token) system(k own) (keys.Key, error) {
 // it is several times as fast.
 func (e *epoch) resident(c *call, label string, class uint, copied bool) (pair, error) {
 	var found pair
-	c.do = func(s *session) error {
+	err := e.perform(c, e.keeping, func(s *session) error {
 		h, err := s.findOne(label, class)
 		if err == nil && copied {
 			h, err = s.resident(h)
 		}
 		found[0] = h
 		return err
-	}
-	err := e.give(c, e.keeping)
-	c.do = nil
+	})
 	if err != nil {
 		return pair{}, err
 	}
@@ -162,12 +160,10 @@ func (t *Token) Signer() (crypto.Signer, error) {
 	defer t.free(c)
 	err := t.try(c, func(e *epoch) error {
 		var public crypto.PublicKey
-		c.do = func(session *session) (err error) {
+		err := e.perform(c, e.keeping, func(session *session) (err error) {
 			public, err = session.publicKey(label)
 			return err
-		}
-		err := e.give(c, e.keeping)
-		c.do = nil
+		})
 		if err != nil {
 			return err
 		}
