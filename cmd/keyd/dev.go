@@ -91,12 +91,20 @@ func (c *devCmd) claim() (*devDir, error) {
 		d.lock.Close()
 		return nil, fmt.Errorf("another `keyd dev` runs in %s; stop it first, or name another folder", path)
 	}
-	// Who waits for dev.json must not find that of an earlier start.
-	if err := os.Remove(d.file("dev.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := d.forget(); err != nil {
 		d.release()
 		return nil, err
 	}
 	return d, nil
+}
+
+// forget removes dev.json: who waits for it must not find that of an earlier
+// start.
+func (d *devDir) forget() error {
+	if err := os.Remove(d.file("dev.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // release lets the next one in; the kernel does it as well when the process dies.
@@ -140,7 +148,7 @@ func (d *devDir) serve(p *program, cfg *configFile, withIssuer bool) error {
 		return err
 	})
 	stopIssuer()
-	return errors.Join(err, <-issuerDone)
+	return errors.Join(err, <-issuerDone, d.forget())
 }
 
 // newIssuer makes the simulated issuer and takes its port.

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestScripts runs the program itself, one process a command, as its users do.
+func TestScripts(t *testing.T) {
+	if _, err := findModule(""); err != nil {
+		t.Fatalf("the scripts need SoftHSM: %v", err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"waitfor":  cmdWaitfor,
+			"exits":    cmdExits,
+			"edit":     cmdEdit,
+			"flip":     cmdFlip,
+			"jsonenv":  cmdJSONEnv,
+			"samejson": cmdSameJSON,
+			"api":      cmdAPI,
+			"lines":    cmdLines,
+		},
+	})
+}
+
+// waitfor FILE waits until the file is there.
+func cmdWaitfor(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: waitfor FILE")
+	}
+	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
+			return
+		}
+	}
+	ts.Fatalf("%s did not appear within a minute", args[0])
+}
+
+// exits CODE COMMAND… runs a command that must end with this exit code.
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	err = ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// edit FILE OLD NEW replaces the one place where OLD stands.
+func cmdEdit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: edit FILE OLD NEW")
+	}
+	text := ts.ReadFile(args[0])
+	if n := strings.Count(text, args[1]); n != 1 {
+		ts.Fatalf("%q stands %d times in %s, want once", args[1], n, args[0])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, args[1], args[2], 1)), 0o600))
+}
+
+// flip PATTERN OFFSET changes one bit of the only file that fits.
+func cmdFlip(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: flip PATTERN OFFSET")
+	}
+	files, err := filepath.Glob(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if len(files) != 1 {
+		ts.Fatalf("%d files fit %s, want one", len(files), args[0])
+	}
+	offset, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	text, err := os.ReadFile(files[0])
+	ts.Check(err)
+	if offset >= len(text) {
+		ts.Fatalf("%s has only %d bytes", files[0], len(text))
+	}
+	text[offset] ^= 1
+	ts.Check(os.WriteFile(files[0], text, 0o600))
+}
+
+func readJSON(ts *testscript.TestScript, file string) map[string]any {
+	var v map[string]any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(file)), &v))
+	return v
+}
+
+// jsonenv VARIABLE FILE MEMBER sets a variable to a member of a JSON file.
+func cmdJSONEnv(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: jsonenv VARIABLE FILE MEMBER")
+	}
+	var v any = readJSON(ts, args[1])
+	for name := range strings.SplitSeq(args[2], ".") {
+		object, ok := v.(map[string]any)
+		if !ok || object[name] == nil {
+			ts.Fatalf("%s has no member %s", args[1], args[2])
+		}
+		v = object[name]
+	}
+	ts.Setenv(args[0], fmt.Sprint(v))
+}
+
+// samejson FILE FILE MEMBER… compares all but the members named, which must differ.
+func cmdSameJSON(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: samejson FILE FILE MEMBER...")
+	}
+	a, b := readJSON(ts, args[0]), readJSON(ts, args[1])
+	for _, name := range args[2:] {
+		if cmp.Equal(a[name], b[name]) {
+			ts.Fatalf("member %s is the same in both", name)
+		}
+		delete(a, name)
+		delete(b, name)
+	}
+	if diff := cmp.Diff(a, b); diff != "" {
+		ts.Fatalf("the files differ (-first +second):\n%s", diff)
+	}
+}
+
+// lines FILE COUNT says how many lines a file has.
+func cmdLines(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: lines FILE COUNT")
+	}
+	if n := strings.Count(ts.ReadFile(args[0]), "\n"); strconv.Itoa(n) != args[1] {
+		ts.Fatalf("%s has %d lines, want %s", args[0], n, args[1])
+	}
+}
+
+// api DEV.JSON CLIENT TARGET BODY sends a control plane request as a client of
+// a development daemon and prints status and body.
+func cmdAPI(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 4 {
+		ts.Fatalf("usage: [!] api DEV.JSON CLIENT TARGET BODY")
+	}
+	var dev devReport
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &dev))
+	client, ok := dev.Clients[args[1]]
+	if !ok {
+		ts.Fatalf("no client %q; there are %q", args[1], slices.Sorted(maps.Keys(dev.Clients)))
+	}
+	cert, err := tls.LoadX509KeyPair(client.Cert, client.Key)
+	ts.Check(err)
+	ca, err := os.ReadFile(dev.CACert)
+	ts.Check(err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{cert}}, DisableKeepAlives: true}
+	req, err := http.NewRequest(http.MethodPost, dev.APIURL+"/", strings.NewReader(args[3]))
+	ts.Check(err)
+	req.Header.Set("Content-Type", "application/x-amz-json-1.0")
+	req.Header.Set("X-Amz-Target", "PaymentCryptographyControlPlane."+args[2])
+	resp, err := (&http.Client{Transport: transport, Timeout: 20 * time.Second}).Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	if (resp.StatusCode == http.StatusOK) == neg {
+		ts.Fatalf("status %d: %s", resp.StatusCode, body)
+	}
+	fmt.Fprintf(ts.Stdout(), "%d %s\n", resp.StatusCode, body)
+}
