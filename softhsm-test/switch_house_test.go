@@ -61,15 +61,37 @@ type house struct {
 // newHouse makes a house; rules are the issuer's.
 func newHouse(t testing.TB, rules []sim.Rule, tune func(*isoswitch.Config)) *house {
 	t.Helper()
-	h := &house{t: t, dir: t.TempDir(), token: softhsmtest.Token(t), ca: newAuthority(t), rules: rules, tune: tune, logs: &lockedBuffer{}}
+	h := build(t, tune)
+	h.rules = rules
+	h.startIssuer("127.0.0.1:0")
+	h.moveIn()
+	return h
+}
+
+// newScripted makes a house whose bank answers as the script says.
+func newScripted(t testing.TB, script func(*bank, *iso8583.Message) [][]byte, tune func(*isoswitch.Config)) (*house, *bank) {
+	t.Helper()
+	h := build(t, tune)
+	b := h.startBank(script)
+	h.moveIn()
+	return h, b
+}
+
+func build(t testing.TB, tune func(*isoswitch.Config)) *house {
+	t.Helper()
+	h := &house{t: t, dir: t.TempDir(), token: softhsmtest.Token(t), ca: newAuthority(t), tune: tune, logs: &lockedBuffer{}}
 	must(t, os.Chmod(h.dir, 0o700))
 	h.logDir = filepath.Join(h.dir, "audit")
-	h.startIssuer("127.0.0.1:0")
+	return h
+}
+
+func (h *house) moveIn() {
+	h.t.Helper()
+	t := h.t
 	h.open()
 	h.furnish()
 	h.serve()
 	t.Cleanup(h.shut)
-	return h
 }
 
 // startIssuer begins the issuer; its book is kept over its restarts.

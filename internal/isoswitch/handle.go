@@ -59,7 +59,7 @@ func (s *Switch) refuse(ctx context.Context, r *request, action audit.Action, v 
 		r.act.Note(r.ksnNote(v))
 	}
 	r.act.Note(r.note(action, v))
-	if err := s.reply(ctx, r, v, answer{code: v.code}); err != nil {
+	if err := s.reply(ctx, r, v, answer{code: v.code, rrn: r.rrn}); err != nil {
 		s.log.Warn("a refusal was not delivered", "corr", r.corr, "rule", v.rule, "error", err)
 	}
 }

@@ -102,6 +102,11 @@ func (p *peer) serve(stop, life context.Context) {
 	defer end()
 	err := p.read(stop, life)
 	p.s.log.Debug("terminal link: connection ends", "conn", p.id, "error", err)
+	if stop.Err() == nil {
+		// The peer is gone, or its framing is: an answer written now would reach
+		// nobody, though the kernel might take it (section 7.4).
+		_ = p.conn.Close()
+	}
 	p.work.Wait()
 	_ = p.s.recordAuth(life, p.caller, audit.AuthClose, 0)
 }

@@ -30,6 +30,7 @@ type request struct {
 	macKey   keys.ID
 	checked  audit.MAC // what was expected of the MAC and what was found
 	pan      custody.PAN
+	rrn      string // DE 37 of the answer, once one was given out
 }
 
 // advice reports whether the message tells of something done already.

@@ -61,6 +61,7 @@ func (s *Switch) acceptSale(ctx context.Context, r *request, card custody.Card) 
 		return intake{}, err
 	}
 	t, ruled := s.newTxn(r, card, num)
+	r.rrn = t.RRN
 	var in intake
 	err = s.cfg.Journal.Update(ctx, func(tx Tx) (err error) {
 		if in.refused, err = s.admit(tx, r); err != nil || in.refused != nil {
