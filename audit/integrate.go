@@ -382,9 +382,9 @@ func removeTree(fsys fileSystem, dir string) {
 }
 
 // removeSegments deletes segments whose records are all under published
-// checkpoints and that two newer ones with data follow (L-33).
+// checkpoints and that two newer ones with data follow (L-33). Each removal is
+// durable before the next one, so that no gap can appear.
 func (g *integrator) removeSegments() error {
-	removed := false
 	for len(g.segments) > 2 {
 		s := g.segments[0]
 		for shard, next := range s.next {
@@ -395,14 +395,10 @@ func (g *integrator) removeSegments() error {
 		if err := g.fsys.Remove(segmentName(s.seg)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("removing segment %d: %w", s.seg, err)
 		}
+		if err := g.fsys.SyncDir("wal"); err != nil {
+			return fmt.Errorf("removing segment %d: %w", s.seg, err)
+		}
 		g.segments = slices.Delete(g.segments, 0, 1)
-		removed = true
-	}
-	if !removed {
-		return nil
-	}
-	if err := g.fsys.SyncDir("wal"); err != nil {
-		return fmt.Errorf("removing segments: %w", err)
 	}
 	return nil
 }

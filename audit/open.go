@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -404,11 +405,43 @@ func (r *recovery) finishTiles() error {
 		if st.tree == nil {
 			continue
 		}
+		if err := r.dropPartials(st); err != nil {
+			return err
+		}
 		if st.tree.size > st.cp.Size {
 			st.tree.partials()
 		}
 		if err := st.tree.flush(); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// dropPartials deletes partial tiles above the checkpoint. A crash may have left
+// them torn, nobody was shown them, and later ones need not replace them.
+func (r *recovery) dropPartials(st *shardState) error {
+	fsys, dir := r.log.fsys, st.tree.dir+"/"
+	for level := bundleLevel; level == bundleLevel || tilesAt(st.tree.size, level) > 0; level++ {
+		covered := tilesAt(st.cp.Size, level)
+		for n := covered / tileWidth; n <= tilesAt(st.tree.size, level)/tileWidth; n++ {
+			partials := dir + tilePath(level, n, 0) + ".p"
+			names, err := fsys.ReadDir(partials)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			for _, name := range names {
+				width, err := strconv.Atoi(name)
+				if err == nil && n*tileWidth+uint64(width) <= covered {
+					continue
+				}
+				if err := fsys.Remove(partials + "/" + name); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	return nil

@@ -60,7 +60,7 @@ type Options struct {
 	// Disk sets the watermarks for free space.
 	Disk DiskLimits
 
-	fsys fileSystem
+	fsys fileSystem // nil for the operating system's; another may have small segments
 }
 
 // DiskLimits are the watermarks for free disk space. Of a percentage and a
@@ -119,9 +119,9 @@ func (o *Options) check() error {
 		return fmt.Errorf("%w: site %q and node %q must match [a-z0-9.-]{1,63}", ErrConfig, o.Site, o.Node)
 	case len(origin(o.Site, o.Node, 202601)) > 120:
 		return fmt.Errorf("%w: site %q and node %q together are too long for an origin", ErrConfig, o.Site, o.Node)
-	case o.SegmentSize < minSegmentSize || o.SegmentSize > maxSegmentSize || o.SegmentSize%(1<<20) != 0:
+	case o.fsys == nil && (o.SegmentSize < minSegmentSize || o.SegmentSize > maxSegmentSize || o.SegmentSize%(1<<20) != 0):
 		return fmt.Errorf("%w: segment size %d must be 8 to 256 whole MiB", ErrConfig, o.SegmentSize)
-	case o.CheckpointInterval < 100*time.Millisecond:
+	case o.fsys == nil && o.CheckpointInterval < 100*time.Millisecond:
 		return fmt.Errorf("%w: checkpoint interval %v is below 100ms", ErrConfig, o.CheckpointInterval)
 	case o.UnsignedLimit < 0 || o.UnsignedLimit > time.Hour:
 		return fmt.Errorf("%w: unsigned limit %v is above 1h", ErrConfig, o.UnsignedLimit)
