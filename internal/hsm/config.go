@@ -88,7 +88,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("%w: module %q is not an absolute path; a relative one is searched for in places that others may write to", ErrConfig, c.Module)
 	case c.TokenLabel == "" || len(c.TokenLabel) > 32:
 		return c, fmt.Errorf("%w: token label of %d bytes, want 1 to 32", ErrConfig, len(c.TokenLabel))
-	case c.NoPIN == (c.PIN != nil):
+	case c.NoPIN == (c.PIN != nil): // so that no token is left open by an oversight
 		return c, fmt.Errorf("%w: want either a PIN or the statement that the token has none", ErrConfig)
 	case !prefixForm.MatchString(c.Prefix):
 		return c, fmt.Errorf("%w: prefix %q, want 1 to 20 letters, digits and . _ -", ErrConfig, c.Prefix)

@@ -263,3 +263,28 @@ func InitTwin(module, label string) error {
 	}
 	return mod.InitToken(slot, "12345678", label)
 }
+
+// InitNSS gives a fresh NSS database the empty PIN.
+func InitNSS(cfg Config) error {
+	mod, err := load(cfg.Module)
+	if err != nil {
+		return err
+	}
+	if _, err := start(mod, cfg); err != nil {
+		return err
+	}
+	defer func() { _ = mod.Finalize() }()
+	slots, err := mod.GetSlotList(true)
+	if err != nil {
+		return err
+	}
+	slot := slots[len(slots)-1]
+	s, err := mod.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	if err != nil {
+		return err
+	}
+	if err := mod.login(s, pkcs11.CKU_SO, nil); err != nil {
+		return err
+	}
+	return mod.InitPIN(s, "")
+}

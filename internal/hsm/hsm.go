@@ -71,6 +71,9 @@ type Info struct {
 	Hardware     string
 	// PINCountLow: a wrong PIN was given since the last right one.
 	PINCountLow bool
+	// PIN is what the token says against logging in, nil when nothing: it
+	// wraps [ErrPIN].
+	PIN error
 	// Findings are what the self-test found the module not to enforce, or not to have.
 	Findings []string
 	// SelfTest is how long the self-test took. A rise is an early sign of trouble.
@@ -141,16 +144,7 @@ func (t *Token) first() error {
 		return err
 	}
 	t.slot = slot
-	t.info = Info{
-		Module: t.cfg.Module, Label: info.Label, Serial: info.SerialNumber,
-		Manufacturer: info.ManufacturerID, Model: info.Model,
-		Firmware:    fmt.Sprintf("%d.%d", info.FirmwareVersion.Major, info.FirmwareVersion.Minor),
-		Hardware:    fmt.Sprintf("%d.%d", info.HardwareVersion.Major, info.HardwareVersion.Minor),
-		PINCountLow: info.Flags&pkcs11.CKF_USER_PIN_COUNT_LOW != 0,
-	}
-	if lib, err := t.mod.GetInfo(); err == nil {
-		t.info.Library = fmt.Sprintf("%s %d.%d", lib.LibraryDescription, lib.LibraryVersion.Major, lib.LibraryVersion.Minor)
-	}
+	t.info = describe(t.mod, t.cfg, info)
 	e, err := t.begin()
 	if err != nil {
 		return err
@@ -162,6 +156,50 @@ func (t *Token) first() error {
 		return err
 	}
 	return nil
+}
+
+// describe puts together what module and token say of themselves.
+func describe(mod cryptoki, cfg Config, token pkcs11.TokenInfo) Info {
+	info := Info{
+		Module: cfg.Module, Label: token.Label, Serial: token.SerialNumber,
+		Manufacturer: token.ManufacturerID, Model: token.Model,
+		Firmware:    fmt.Sprintf("%d.%d", token.FirmwareVersion.Major, token.FirmwareVersion.Minor),
+		Hardware:    fmt.Sprintf("%d.%d", token.HardwareVersion.Major, token.HardwareVersion.Minor),
+		PINCountLow: token.Flags&pkcs11.CKF_USER_PIN_COUNT_LOW != 0,
+	}
+	if !cfg.NoPIN {
+		info.PIN = checkPINFlags(token, cfg.FinalTry)
+	}
+	if lib, err := mod.GetInfo(); err == nil {
+		info.Library = fmt.Sprintf("%s %d.%d", lib.LibraryDescription, lib.LibraryVersion.Major, lib.LibraryVersion.Minor)
+	}
+	return info
+}
+
+// Look says which token Open would open, and what the token says about its
+// PIN, without logging in and without a self-test. The PIN is not asked for.
+// It returns [ErrConfig], [ErrModule] or [ErrToken].
+func Look(cfg Config) (Info, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return Info{}, err
+	}
+	mod, err := load(cfg.Module)
+	if err != nil {
+		return Info{}, err
+	}
+	owner, err := start(mod, cfg)
+	if err != nil {
+		return Info{}, err
+	}
+	if owner {
+		defer func() { _ = mod.Finalize() }()
+	}
+	_, token, err := findToken(mod, cfg.TokenLabel)
+	if err != nil {
+		return Info{}, err
+	}
+	return describe(mod, cfg, token), nil
 }
 
 // Close ends every session and lets the module go. Calls under way get

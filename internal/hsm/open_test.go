@@ -53,6 +53,9 @@ func TestOpenRefuses(t *testing.T) {
 			if err == nil {
 				_ = token.Close()
 			}
+			if info, err := hsm.Look(cfg); (err == nil) != errors.Is(test.want, hsm.ErrPIN) && !errors.Is(test.want, os.ErrNotExist) {
+				t.Errorf("Look: %+v, %v", info, err)
+			}
 			if !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("Open: %v\nwant %v, saying %q", err, test.want, test.says)
 			}
@@ -107,6 +110,9 @@ func TestWrongPIN(t *testing.T) {
 	}
 	if n := faulty.Count("C_Login"); n != 1 {
 		t.Errorf("C-02 wrong PIN was tried %d times, want once", n)
+	}
+	if info, err := hsm.Look(cfg); err != nil || !info.PINCountLow || info.PIN != nil {
+		t.Errorf("C-02 Look: %+v, %v", info, err)
 	}
 	// The token itself remembers; the right PIN still works, so it is not locked.
 	again := softhsmtest.Open(t, cfg)
