@@ -473,11 +473,11 @@ func TestEviction(t *testing.T) {
 		if err == nil && after != before {
 			err = fmt.Errorf("%d session objects, want %d", after, before)
 		}
+		if s := token.Stats(); err == nil && (s.Held != 0 || s.Made != s.Destroyed) {
+			err = fmt.Errorf("held %d, made %d, destroyed %d", s.Held, s.Made, s.Destroyed)
+		}
 		return err
 	})
-	if s := token.Stats(); s.Held != 0 || s.Made != s.Destroyed {
-		t.Errorf("held %d, made %d, destroyed %d", s.Held, s.Made, s.Destroyed)
-	}
 }
 
 // eventually gives what happens behind the caller's back a chance: each try

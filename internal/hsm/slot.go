@@ -82,7 +82,7 @@ func checkPINFlags(info pkcs11.TokenInfo, finalTry bool) error {
 }
 
 // logIn logs the user in once. Being logged in already is success: the login
-// belongs to the process. The PIN is cleared unless it is kept.
+// belongs to the process.
 func logIn(mod cryptoki, s pkcs11.SessionHandle, pin secret.Bytes) error {
 	if pin.Len() == 0 {
 		return fmt.Errorf("%w: the PIN is empty; state it when the token has none", ErrPIN)

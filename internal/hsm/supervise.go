@@ -29,6 +29,7 @@ type condition struct {
 type suspicion struct {
 	epoch   *epoch
 	grave   bool // no question: the epoch is over. Under the token's mutex.
+	over    bool // settled is closed. Under the token's mutex.
 	settled chan struct{}
 }
 
@@ -130,7 +131,7 @@ func (t *Token) supervise() {
 			if t.condition.Load().epoch == s.epoch && (t.isGrave(s) || t.ail(s.epoch) || !t.dismiss(s)) {
 				t.renew(s.epoch)
 			}
-			t.settle()
+			t.settle(s)
 		}
 	}
 }
@@ -139,10 +140,10 @@ func (t *Token) supervise() {
 func (t *Token) isGrave(s *suspicion) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.over(s)
+	return t.grave(s)
 }
 
-func (t *Token) over(s *suspicion) bool {
+func (t *Token) grave(s *suspicion) bool {
 	return s.grave || s.epoch.adrift.Load() || int(t.stuck.Load()) >= t.cfg.Sessions
 }
 
@@ -151,20 +152,27 @@ func (t *Token) over(s *suspicion) bool {
 func (t *Token) dismiss(s *suspicion) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.over(s) {
+	if t.grave(s) {
 		return false
 	}
-	close(s.settled)
-	t.suspected = nil
+	t.settleLocked(s)
 	return true
 }
 
 // settle lets those go on who have reported a failure.
-func (t *Token) settle() {
+func (t *Token) settle(s *suspicion) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.suspected != nil {
-		close(t.suspected.settled)
+	t.settleLocked(s)
+}
+
+func (t *Token) settleLocked(s *suspicion) {
+	if s == nil || s.over {
+		return
+	}
+	s.over = true
+	close(s.settled)
+	if t.suspected == s {
 		t.suspected = nil
 	}
 }
@@ -210,7 +218,9 @@ func (t *Token) renew(old *epoch) {
 // operators hear of it once for an outage.
 func (t *Token) fall(why error) {
 	t.publish(nil, fmt.Errorf("hsm: token is down: %w: %w", keys.ErrUnavailable, why))
-	t.settle()
+	t.mu.Lock()
+	t.settleLocked(t.suspected)
+	t.mu.Unlock()
 	if !t.fallen && t.cfg.OnState != nil {
 		t.cfg.OnState(why)
 	}
