@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/x509"
@@ -10,7 +11,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
+	"time"
 
 	"keyd.dev/keyd/audit"
 )
@@ -38,7 +41,7 @@ func (c *auditVerifyCmd) Run(p *program) error {
 	if err := note(p.ctx, p.stderr, auditRead{Command: audit.QueryVerify, Filter: strings.Join(c.Log, " ")}); err != nil {
 		return err
 	}
-	report, err := audit.Verify(dir, vkeys, audit.VerifyOptions{Logs: c.Log})
+	report, err := c.verify(p.ctx, dir, vkeys)
 	if err != nil {
 		return c.damaged(p, err)
 	}
@@ -49,6 +52,32 @@ func (c *auditVerifyCmd) Run(p *program) error {
 		return &exitError{code: exitVerify}
 	}
 	return nil
+}
+
+// A folder at which a daemon works moves under the reader: a checkpoint may be
+// newer than the tiles that were read before it. What is wrong stays wrong.
+const (
+	verifyTries = 4
+	verifyPause = 1200 * time.Millisecond // longer than the time between checkpoints
+)
+
+// verify checks the folder, and again when something seems wrong, until two
+// checks in a row say the same.
+func (c *auditVerifyCmd) verify(ctx context.Context, dir string, vkeys []string) (audit.Report, error) {
+	report, err := audit.Verify(dir, vkeys, audit.VerifyOptions{Logs: c.Log})
+	for try := 1; try < verifyTries && (err != nil || !report.OK()); try++ {
+		select {
+		case <-ctx.Done():
+			return report, ctx.Err()
+		case <-time.After(verifyPause):
+		}
+		before, failed := report, err
+		report, err = audit.Verify(dir, vkeys, audit.VerifyOptions{Logs: c.Log})
+		if reflect.DeepEqual(before, report) && (failed == nil) == (err == nil) {
+			break
+		}
+	}
+	return report, err
 }
 
 // damaged tells a log that is not whole from one that cannot be read.

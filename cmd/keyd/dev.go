@@ -144,11 +144,19 @@ func (d *devDir) serve(p *program, cfg *configFile, withIssuer bool) error {
 		if err := d.writeJSON(cfg); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(p.stdout, "ready: %s\n", d.file("dev.json"))
-		return err
+		return d.tell(p.stdout, cfg)
 	})
 	stopIssuer()
 	return errors.Join(err, <-issuerDone, d.forget())
+}
+
+// tell says where everything is.
+func (d *devDir) tell(w io.Writer, cfg *configFile) error {
+	_, err := fmt.Fprintf(w, "ready: %s\n"+
+		"  API      https://%s  (mutual TLS; clients in %s)\n"+
+		"  switch   %s\n  issuer   %s\n  health   http://%s/readyz\n",
+		d.file("dev.json"), cfg.API.Listen, d.file("pki"), cfg.Switch.Listen, cfg.Upstream[0].Addr, cfg.Ops.Listen)
+	return err
 }
 
 // newIssuer makes the simulated issuer and takes its port.

@@ -59,18 +59,13 @@ func (d *devDir) prepare(p *program, c *devCmd) (*configFile, error) {
 	if len(cfg.Upstream) == 0 || cfg.Switch.Listen == "" {
 		return nil, fmt.Errorf("%s has no [[upstream]] or no switch.listen, which `keyd dev` needs; use `keyd serve` with it", path)
 	}
-	override(&cfg.API.Listen, c.API)
-	override(&cfg.Switch.Listen, c.Switch)
-	override(&cfg.Ops.Listen, c.Ops)
-	override(&cfg.Upstream[0].Addr, c.Upstream)
-	return cfg, nil
-}
-
-// override puts a flag that was given in the place of the configuration's value.
-func override(value *string, flag string) {
-	if flag != "" {
-		*value = flag
+	flags := [4]string{c.API, c.Switch, c.Ops, c.Upstream}
+	for i, value := range []*string{&cfg.API.Listen, &cfg.Switch.Listen, &cfg.Ops.Listen, &cfg.Upstream[0].Addr} {
+		if flags[i] != "" {
+			*value = flags[i]
+		}
 	}
+	return cfg, cfg.pickPorts()
 }
 
 // make builds the folder. What an interrupted start left is used or replaced.
@@ -112,10 +107,6 @@ const devHeader = "# Written by `keyd dev` and read by it again: change what you
 
 // newConfig is the configuration of a new folder (W-13).
 func (d *devDir) newConfig(c *devCmd, module string) (*configFile, error) {
-	addrs := [4]string{c.API, c.Switch, c.Ops, c.Upstream}
-	if err := pickPorts(addrs[:]); err != nil {
-		return nil, err
-	}
 	second := duration(time.Second)
 	pki := func(name string) string { return d.file("pki", name) }
 	cfg := &configFile{path: d.file("keyd.toml"), config: config{
@@ -125,40 +116,37 @@ func (d *devDir) newConfig(c *devCmd, module string) (*configFile, error) {
 		},
 		Store: storeConfig{Path: d.file("keyd.db")},
 		Audit: auditConfig{Dir: d.file("audit"), Site: "dev.example", Node: "n1", SegmentMB: 8, DiskWarnPct: 2, DiskCriticalPct: 1},
-		API:   apiConfig{Listen: addrs[0], Cert: pki("server.pem"), Key: pki("server.key"), ClientCA: pki("ca.pem")},
+		API:   apiConfig{Listen: c.API, Cert: pki("server.pem"), Key: pki("server.key"), ClientCA: pki("ca.pem")},
 		Switch: switchConfig{
-			Listen: addrs[1], Cert: pki("server.pem"), Key: pki("server.key"), ClientCA: pki("ca.pem"),
+			Listen: c.Switch, Cert: pki("server.pem"), Key: pki("server.key"), ClientCA: pki("ca.pem"),
 			MaxAmount: 5_000_000, Currencies: []string{"978", "156"}, PartialTypes: []string{"00"},
 			TUpstream: 2 * second, SAFFirstDelay: second, SAFCeiling: 5 * second,
 		},
-		Ops: opsConfig{Listen: addrs[2]},
+		Ops: opsConfig{Listen: c.Ops},
 		Upstream: []upstreamConfig{{
-			Name: "issuer", Addr: addrs[3], CA: pki("ca.pem"), Cert: pki(upstreamClient + ".pem"), Key: pki(upstreamClient + ".key"),
+			Name: "issuer", Addr: c.Upstream, CA: pki("ca.pem"), Cert: pki(upstreamClient + ".pem"), Key: pki(upstreamClient + ".key"),
 			ZPK: aliasZPK, ZAK: aliasZAK,
 		}},
 		Client: devClients(),
 	}}
 	cfg.fillDefaults()
-	return cfg, nil
+	return cfg, cfg.pickPorts()
 }
 
-// pickPorts replaces what is empty by free ports of 127.0.0.1.
-func pickPorts(addrs []string) error {
-	for i, addr := range addrs {
-		if addr != "" {
-			if _, port, err := net.SplitHostPort(addr); err != nil || port != "0" {
-				continue
-			}
-		} else {
-			addr = "127.0.0.1:0"
+// pickPorts replaces addresses that are empty, or whose port is 0, by free ones.
+func (c *config) pickPorts() error {
+	for _, addr := range []*string{&c.API.Listen, &c.Switch.Listen, &c.Ops.Listen, &c.Upstream[0].Addr} {
+		if _, port, err := net.SplitHostPort(*addr); *addr != "" && (err != nil || port != "0") {
+			continue
 		}
-		l, err := net.Listen("tcp", addr)
+		def(addr, "127.0.0.1:0")
+		l, err := net.Listen("tcp", *addr)
 		if err != nil {
 			return fmt.Errorf("picking a free port: %w", err)
 		}
 		// Held until all are picked, so that none is picked twice.
 		defer l.Close()
-		addrs[i] = l.Addr().String()
+		*addr = l.Addr().String()
 	}
 	return nil
 }

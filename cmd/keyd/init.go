@@ -15,7 +15,8 @@ import (
 )
 
 type initCmd struct {
-	Config string `required:"" placeholder:"FILE" help:"The configuration, TOML."`
+	Config        string `required:"" placeholder:"FILE" help:"The configuration, TOML."`
+	ExistingToken bool   `help:"The token holds keyd's keys already, another node's or those of an interrupted init: make only the database and the audit log."`
 }
 
 // initTimeout bounds the making of keys in the token.
@@ -36,23 +37,9 @@ func (c *initCmd) Run(p *program) error {
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, initTimeout)
 	defer cancel()
-	log, m := newLogger(p.stderr, "warn"), newMetrics()
-	if err := initToken(ctx, cfg, log, m); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(cfg.Audit.Dir, 0o750); err != nil {
-		return fmt.Errorf("making the audit log's folder: %w", err)
-	}
-	db, err := openStore(ctx, cfg, store.Visit)
+	n, err := c.make(ctx, cfg, newLogger(p.stderr, "warn"))
 	if err != nil {
-		return err
-	}
-	if err := db.Close(); err != nil {
-		return err
-	}
-	n, err := openNode(ctx, cfg, log, m)
-	if err != nil {
-		return err
+		return errors.Join(err, unmake(cfg))
 	}
 	key, err := n.audit.Vkey(audit.Sec.String())
 	if err := errors.Join(err, n.close(context.WithoutCancel(ctx))); err != nil {
@@ -62,6 +49,46 @@ func (c *initCmd) Run(p *program) error {
 		"give this verification key of the audit log to those who check it:\n%s\n",
 		cfg.Token.Label, cfg.Store.Path, cfg.Audit.Dir, key)
 	return err
+}
+
+// make makes the parts and opens the node. The folders come first: what fails
+// there fails before the token is changed.
+func (c *initCmd) make(ctx context.Context, cfg *configFile, log *slog.Logger) (*node, error) {
+	if err := makeFiles(ctx, cfg); err != nil {
+		return nil, err
+	}
+	m := newMetrics()
+	if !c.ExistingToken {
+		if err := initToken(ctx, cfg, log, m); err != nil {
+			return nil, err
+		}
+	}
+	return openNode(ctx, cfg, log, m)
+}
+
+// makeFiles makes the audit log's folder and an empty database.
+func makeFiles(ctx context.Context, cfg *configFile) error {
+	if err := os.MkdirAll(cfg.Audit.Dir, 0o750); err != nil {
+		return fmt.Errorf("making the audit log's folder: %w", err)
+	}
+	db, err := openStore(ctx, cfg, store.Visit)
+	if err != nil {
+		return err
+	}
+	return db.Close()
+}
+
+// unmake removes the files that an init that failed had made; none of them was
+// there before it. The token's keys stay: `keyd init --existing-token` goes on
+// with them.
+func unmake(cfg *configFile) error {
+	errs := []error{os.RemoveAll(cfg.Audit.Dir)}
+	for _, suffix := range []string{"", "-wal", "-shm", ".lock"} {
+		if err := os.Remove(cfg.Store.Path + suffix); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // refuseExisting protects what is there: a second set of master keys would
@@ -85,7 +112,7 @@ func initToken(ctx context.Context, cfg *configFile, log *slog.Logger, m *metric
 	}
 	err = hsm.NewManager(token).Init(ctx)
 	if errors.Is(err, hsm.ErrExists) {
-		err = advise(err, "`keyd init` is for a new node and changes nothing")
+		err = advise(err, "`keyd init` is for a new node and changes nothing; --existing-token makes a node for the keys that are there")
 	}
 	return errors.Join(err, token.Close())
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/fips140"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -69,6 +70,9 @@ type daemon struct {
 // newDaemon takes the ports, reads the certificates and opens the node, in this
 // order: what is easily mended fails before the token is bothered.
 func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemon, err error) {
+	if fips140.Enforced() {
+		return nil, advise(errors.New("GODEBUG=fips140=only forbids DES and TDES, which terminals and PIN blocks need"), "use fips140=on, or leave GODEBUG out")
+	}
 	d := &daemon{cfg: cfg, log: log, metrics: newMetrics()}
 	defer func() {
 		if err != nil {
