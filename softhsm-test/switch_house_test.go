@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"math/big"
 	"net"
@@ -287,6 +288,17 @@ func (h *house) pos(n int) *pos {
 	return p
 }
 
+// advance is the n-th fixed terminal, with its counter and STAN moved on.
+func (h *house) advance(n, by int) *sim.Terminal {
+	h.t.Helper()
+	term := h.pos(n).Terminal
+	for range by {
+		_, err := term.Network("301")
+		must(h.t, err)
+	}
+	return term
+}
+
 func (h *house) dial(client string) *sim.Link {
 	h.t.Helper()
 	link, err := sim.Dial(h.t.Context(), h.addr, h.ca.client(h.t, client), 5*time.Second)
@@ -392,12 +404,22 @@ func (h *house) records(fits func(record) bool) []record {
 	return found
 }
 
-// oneRecord checks that exactly one record has this action and rule.
-func (h *house) oneRecord(action, rule string) {
+// file is what stands in a file.
+type file struct{ name, text string }
+
+// files are all files of the house.
+func (h *house) files() []file {
 	h.t.Helper()
-	if got := h.records(func(r record) bool { return r.Action == action && r.ISO.Rule == rule }); len(got) != 1 {
-		h.t.Errorf("%d records %s with rule %s, want 1: %+v", len(got), action, rule, got)
-	}
+	var all []file
+	must(h.t, filepath.WalkDir(h.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		all = append(all, file{path, string(text)})
+		return err
+	}))
+	return all
 }
 
 func wantCode(t testing.TB, m *iso8583.Message, code string) {

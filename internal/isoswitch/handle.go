@@ -237,6 +237,9 @@ func (s *Switch) recordFrame(ctx context.Context, caller custody.Caller, corr st
 	if m != nil && m.MTI() != "" {
 		rec.ISO = audit.ISO{MTI: string(m.MTI()), STAN: m.Text(11), Rule: "D-01"}
 	}
+	if m != nil && m.MTI().IsResponse() { // a request turned round, say
+		rec.ISO.Alert = audit.AlertSecurity
+	}
 	act, err := s.custody.Begin(ctx, caller, corr)
 	if err != nil {
 		s.log.Error("the audit log takes no records", "corr", corr, "error", err)

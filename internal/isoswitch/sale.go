@@ -376,7 +376,9 @@ func (s *Switch) settleLater(flight *live) {
 // nobody gets is reversed (section 7.4).
 func (s *Switch) deliverSale(ctx context.Context, r *request, flight *live, t *Txn) {
 	r.act.Note(r.saleNote(t, false))
-	err := s.reply(ctx, r, verdict{}, answerOf(t))
+	a := answerOf(t)
+	a.emv = flight.outcome.emv
+	err := s.reply(ctx, r, verdict{}, a)
 	if err != nil {
 		s.log.Warn("the answer to a sale was not delivered", "corr", r.corr, "error", err)
 	}

@@ -41,11 +41,12 @@ type settlement struct {
 	reverse  bool   // the full reversal goes into the queue
 	close    bool   // the waiting reversal ends without effect
 	answer   string // DE 39 of the waiting reversal, if it has none yet
+	emv      []byte // DE 55 for the terminal, also what is not stored
 }
 
 // settle decides what a result means for an original in flight. Section 2.2.
 func settle(t *Txn, r result) settlement {
-	s := settlement{code: r.code, suppress: t.ReverseOnCompletion}
+	s := settlement{code: r.code, suppress: t.ReverseOnCompletion, emv: r.emv}
 	switch {
 	case r.kind == approvedResult && !t.ReverseOnCompletion:
 		s.state = Approved
@@ -76,7 +77,8 @@ func settleTxn(tx Tx, oid OID, r result, up number, now time.Time) (*Txn, settle
 		return t, settlement{}, errSettled
 	}
 	s := settle(t, r)
-	t.State, t.Answer, t.Approval, t.IssuerDE55, t.Finished = s.state, s.code, r.approval, r.emv, now
+	t.State, t.Answer, t.Approval, t.Finished = s.state, s.code, r.approval, now
+	t.IssuerDE55 = storable(r.emv)
 	if err := tx.UpdateTxn(t); err != nil {
 		return nil, s, fmt.Errorf("writing the outcome: %w", err)
 	}
