@@ -175,4 +175,3 @@ func TestFlat(t *testing.T) {
 		t.Errorf("%d objects before, %d after; %d made meanwhile", before, after, token.Stats().Made-made)
 	}
 }
-

@@ -168,4 +168,3 @@ func TestCloseWhileStuck(t *testing.T) {
 		_ = faulty.Finalize()
 	})
 }
-
