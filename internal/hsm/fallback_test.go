@@ -15,8 +15,6 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"keyd.dev/keyd/internal/hsm"
-	"keyd.dev/keyd/internal/secret"
-	"keyd.dev/keyd/internal/vectors"
 	"keyd.dev/keyd/keys"
 	"keyd.dev/keyd/mac"
 	softhsmtest "keyd.dev/keyd/softhsm-test"
@@ -166,74 +164,4 @@ func child(t *testing.T, path string) {
 		t.Fatal("the key enciphers as another")
 	}
 	t.Log("the child has used the key")
-}
-
-// softoknVar names NSS's library, or, as "required", forbids to do without.
-const softoknVar = "KEYD_SOFTOKN"
-
-// TestSoftokn runs the vector files and the fallbacks through NSS softokn, a
-// module that differs from SoftHSM in most things that may differ.
-func TestSoftokn(t *testing.T) {
-	module := os.Getenv(softoknVar)
-	if module == "" || module == "required" {
-		found, _ := filepath.Glob("/usr/lib/*/libsoftokn3.so")
-		if len(found) == 0 {
-			found, _ = filepath.Glob("/usr/lib*/libsoftokn3.so")
-		}
-		switch {
-		case len(found) > 0:
-			module = found[0]
-		case module == "required":
-			t.Fatal("NSS softokn is not installed; install libnss3, or name libsoftokn3.so in " + softoknVar)
-		default:
-			t.Skip("NSS softokn is not installed, so this second module was NOT tested; install libnss3, or name libsoftokn3.so in " + softoknVar)
-		}
-	}
-	cfg := hsm.Config{
-		Module:     module,
-		Reserved:   "configdir='sql:" + t.TempDir() + "' certPrefix='' keyPrefix='' secmod='secmod.db' flags=''",
-		TokenLabel: "NSS Certificate DB",
-		NoPIN:      true,
-	}
-	if err := hsm.InitNSS(cfg); err != nil {
-		t.Fatal(err)
-	}
-	token := softhsmtest.Open(t, cfg)
-	m := hsm.NewManager(token)
-	if err := m.Init(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%+v", token.Info())
-	if err := token.Check(t.Context()); err != nil {
-		t.Error(err)
-	}
-	every(t, func(t *testing.T, tmpl keys.Block) {
-		b, _, err := m.Generate(t.Context(), tmpl)
-		if err != nil {
-			t.Fatal(err)
-		}
-		loaded(t, token, b)
-	})
-	checkECDSA(t, token)
-	factory := func(a keys.Algorithm, value []byte) (*keys.Loaded, error) {
-		can := keys.CanEncrypt | keys.CanDecrypt | keys.CanMAC | keys.CanDerive
-		k, err := m.Hold(secret.From(bytes.Clone(value)), keys.Spec{Algorithm: a, Can: can})
-		if err != nil {
-			return nil, err
-		}
-		return keys.NewLoaded(k, nil, func() { _ = k.Close() }), nil
-	}
-	t.Run("dukpt_tdes", func(t *testing.T) { vectors.TDESDUKPT(t, factory) })
-	t.Run("dukpt_aes", func(t *testing.T) { vectors.AESDUKPT(t, factory) })
-	t.Run("pin_blocks", func(t *testing.T) { vectors.PINBlocks(t, factory) })
-	t.Run("mac", func(t *testing.T) { vectors.MAC(t, factory) })
-	t.Run("kcv", func(t *testing.T) { vectors.KCV(t, factory) })
-	cfg.RequireEnforcement = true
-	_ = token.Close()
-	if strict, err := hsm.Open(cfg); !errors.Is(err, hsm.ErrSelfTest) {
-		t.Errorf("softokn with enforcement required: %v, want %v", err, hsm.ErrSelfTest)
-		if err == nil {
-			_ = strict.Close()
-		}
-	}
 }
