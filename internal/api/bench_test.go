@@ -3,6 +3,8 @@ package api_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -54,6 +56,41 @@ func BenchmarkHandler(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkWire measures the whole way over mutual TLS, the clients beside it.
+func BenchmarkWire(b *testing.B) {
+	bench := newBench(b)
+	body := string(loadWireExamples(b)["tp-static-1-to-3"].Request)
+	transport := &http.Transport{
+		TLSClientConfig:     &tls.Config{RootCAs: bench.roots, Certificates: []tls.Certificate{bench.named(b, "spiffe://keyd.test/switch-a")}},
+		MaxIdleConnsPerHost: 64,
+	}
+	client := &http.Client{Transport: transport}
+	defer transport.CloseIdleConnections()
+	b.SetParallelism(16)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if err := post(client, bench.url+"/pindata/translate", body); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}
+
+func post(client *http.Client, url, body string) error {
+	response, err := client.Post(url, "application/json", strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return errors.New(response.Status)
+	}
+	_, err = io.Copy(io.Discard, response.Body)
+	return err
 }
 
 type readCloser struct{ *strings.Reader }

@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 there is no other official Go client of the data plane on the module proxy
+
 package api_test
 
 import (

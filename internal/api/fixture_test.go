@@ -301,6 +301,7 @@ type answer struct {
 	status int
 	header http.Header
 	body   []byte
+	closed bool // the connection
 }
 
 // json is the body's object.
@@ -343,7 +344,7 @@ func (b *bench) do(tb testing.TB, client *http.Client, r *http.Request) answer {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return answer{status: response.StatusCode, header: response.Header, body: text}
+	return answer{status: response.StatusCode, header: response.Header, body: text, closed: response.Close}
 }
 
 // dataPath is the path of an operation, which is the root for those of the

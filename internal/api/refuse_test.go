@@ -330,6 +330,15 @@ func TestBodies(t *testing.T) {
 	t.Run("data plane body of 256 KiB and one byte", func(t *testing.T) {
 		b.failure(t, b.call(t, client, "VerifyMac", pad(256<<10+1)), "VerifyMac", "ValidationException", 400)
 	})
+	t.Run("a body over the limit ends the connection", func(t *testing.T) {
+		plain := b.client(t, "switch-a")
+		plain.Transport.(*http.Transport).ForceAttemptHTTP2 = false
+		a := b.call(t, plain, "VerifyMac", pad(256<<10+1))
+		b.failure(t, a, "VerifyMac", "ValidationException", 400)
+		if !a.closed {
+			t.Error("the connection stays open")
+		}
+	})
 	t.Run("control plane body of 128 KiB and one byte", func(t *testing.T) {
 		body := `{"KeyIdentifier":"alias/zpk-a"}`
 		full := body + strings.Repeat(" ", 128<<10-len(body))

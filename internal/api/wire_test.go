@@ -134,6 +134,13 @@ func TestExamplesDataPlane(t *testing.T) {
 			if err := json.Unmarshal([]byte(b.local(string(e.Response))), &want); err != nil {
 				t.Fatal(err)
 			}
+			class := "token"
+			if e.Operation == "TranslatePinData" || strings.Contains(id, "dukpt") {
+				class = "process"
+			}
+			if got := got.header.Get("x-keyd-custody"); got != class {
+				t.Errorf("custody class %q, want %q", got, class)
+			}
 			if random[id] {
 				want["PinBlock"] = body["PinBlock"] // compared by TestRandomFiller
 			}
