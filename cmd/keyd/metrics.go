@@ -22,6 +22,7 @@ type metrics struct {
 	alarms   *prometheus.CounterVec
 	requests *prometheus.CounterVec
 	latency  *prometheus.HistogramVec
+	inWork   prometheus.Gauge
 	events   *prometheus.CounterVec
 	answers  *prometheus.HistogramVec
 }
@@ -46,6 +47,7 @@ func newMetrics() *metrics {
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "keyd_api_request_seconds", Help: "Time of API requests.", Buckets: latencyBuckets(),
 		}, []string{"operation"}),
+		inWork: prometheus.NewGauge(prometheus.GaugeOpts{Name: "keyd_api_in_work", Help: "API requests that have no answer yet."}),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "keyd_switch_decisions_total", Help: "Decisions of the switch: what it was, DE 39 or a state, row of the decision table.",
 		}, []string{"name", "code", "rule"}),
@@ -59,7 +61,7 @@ func newMetrics() *metrics {
 		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Revision, "go": b.Go},
 	})
 	info.Set(1)
-	m.registry.MustRegister(info, m.tokenUp, m.lost, m.alarms, m.requests, m.latency, m.events, m.answers,
+	m.registry.MustRegister(info, m.tokenUp, m.lost, m.alarms, m.requests, m.latency, m.inWork, m.events, m.answers,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -101,6 +103,8 @@ func (m *metrics) measured(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		m.inWork.Inc()
+		defer m.inWork.Dec()
 		next.ServeHTTP(seen, r)
 		op := operationOf(r)
 		m.requests.WithLabelValues(op, strconv.Itoa(seen.status)).Inc()

@@ -88,25 +88,30 @@ func cmdEdit(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, args[1], args[2], 1)), 0o600))
 }
 
-// flip PATTERN OFFSET changes one bit of the only file that fits.
+// flip PATTERN OFFSET changes one bit of the largest file that fits: of partial
+// tiles, that of the newest checkpoint.
 func cmdFlip(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: flip PATTERN OFFSET")
 	}
 	files, err := filepath.Glob(ts.MkAbs(args[0]))
 	ts.Check(err)
-	if len(files) != 1 {
-		ts.Fatalf("%d files fit %s, want one", len(files), args[0])
-	}
 	offset, err := strconv.Atoi(args[1])
 	ts.Check(err)
-	text, err := os.ReadFile(files[0])
-	ts.Check(err)
+	var path string
+	var text []byte
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		ts.Check(err)
+		if len(b) > len(text) {
+			path, text = file, b
+		}
+	}
 	if offset >= len(text) {
-		ts.Fatalf("%s has only %d bytes", files[0], len(text))
+		ts.Fatalf("%q has only %d bytes", path, len(text))
 	}
 	text[offset] ^= 1
-	ts.Check(os.WriteFile(files[0], text, 0o600))
+	ts.Check(os.WriteFile(path, text, 0o600))
 }
 
 func readJSON(ts *testscript.TestScript, file string) map[string]any {

@@ -60,6 +60,7 @@ type daemon struct {
 	sw       *isoswitch.Switch // nil without a switch
 	tls      []*credentials.TLS
 	draining atomic.Bool
+	hangup   chan os.Signal
 
 	apiListener    net.Listener
 	switchListener net.Listener // nil without a switch
@@ -73,9 +74,12 @@ func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemo
 	if fips140.Enforced() {
 		return nil, advise(errors.New("GODEBUG=fips140=only forbids DES and TDES, which terminals and PIN blocks need"), "use fips140=on, or leave GODEBUG out")
 	}
-	d := &daemon{cfg: cfg, log: log, metrics: newMetrics()}
+	d := &daemon{cfg: cfg, log: log, metrics: newMetrics(), hangup: make(chan os.Signal, 1)}
+	// From the first moment on, a SIGHUP must not end the process.
+	signal.Notify(d.hangup, syscall.SIGHUP)
 	defer func() {
 		if err != nil {
+			signal.Stop(d.hangup)
 			d.closeListeners()
 			if d.node != nil {
 				err = errors.Join(err, d.node.close(context.WithoutCancel(ctx)))
@@ -286,14 +290,12 @@ func notify(log *slog.Logger, state string) {
 
 // reloadOnHangup reads the certificates again at SIGHUP.
 func (d *daemon) reloadOnHangup(ctx context.Context) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+	defer signal.Stop(d.hangup)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hangup:
+		case <-d.hangup:
 			for _, c := range d.tls {
 				_ = c.Reload() // the alarm has it
 			}
