@@ -37,7 +37,7 @@ check:
 
 # Raw token operations, then the API and the switch with their load generator.
 bench: deps build
-	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) -benchmem ./dukpt ./pin ./mac ./audit ./internal/hsm ./internal/store ./internal/iso8583
+	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) -benchmem ./dukpt ./pin ./mac ./audit ./internal/hsm ./internal/store ./internal/iso8583 ./internal/dudect
 	$(BIN) bench
 
 fuzz:
