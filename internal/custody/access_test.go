@@ -137,6 +137,26 @@ func TestKeyPatterns(t *testing.T) {
 	}
 }
 
+func TestAliasesOfForeignKeys(t *testing.T) {
+	r := withKeys(t, newRoom(t, nil))
+	zpk, err := r.Key(t.Context(), app, "t", ref("alias/zpk-a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	limited := caller("limited", custody.RoleAdmin, "alias/test/*")
+	_, err = r.CreateAlias(t.Context(), limited, "t", custody.Alias{Name: "alias/test/mine", Key: zpk.Block.ID}, nil)
+	if !errors.Is(err, custody.ErrDenied) {
+		t.Errorf("a foreign key got a name of the caller's own: %v", err)
+	}
+	fresh, err := r.CreateKey(t.Context(), limited, "t", custody.CreateKey{Attributes: attributes(keys.UsageCMAC, keys.AES128, keys.ModeMAC), Enabled: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.CreateAlias(t.Context(), limited, "t", custody.Alias{Name: "alias/test/new", Key: fresh.Block.ID}, nil); err != nil {
+		t.Errorf("a key without a name: %v", err)
+	}
+}
+
 func TestRefusedConfigurations(t *testing.T) {
 	tests := []struct {
 		name   string

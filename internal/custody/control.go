@@ -173,6 +173,10 @@ func (c *Custody) CreateAlias(ctx context.Context, caller Caller, corr string, a
 		if k, err = c.book.find(ctx, Ref{ID: alias.Key}); err != nil {
 			return Alias{}, err
 		}
+		// Whoever could give a foreign key one of his own names could use it.
+		if len(k.Aliases) > 0 && !caller.mayUse(k.Aliases) {
+			return Alias{}, c.refuse(ctx, caller, corr, OpCreateAlias, fmt.Errorf("%w: not this key", ErrDenied))
+		}
 	}
 	k.Aliases = []string{alias.Name}
 	r := c.changeRecord(caller, corr, audit.KeyAttr, audit.ChangeKey, alias.Name)

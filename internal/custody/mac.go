@@ -246,14 +246,9 @@ func defaultLength(algorithm MACAlgorithm, whole int) int {
 }
 
 // expectedLength is the number of bytes that the received MAC must have. It
-// comes from the caller or the key's policy, never from the MAC alone.
+// comes from the caller or the key's policy, never from the MAC alone, and the
+// policy's least binds the caller too.
 func expectedLength(q VerifyMAC, k KeyRecord, whole int) (int, error) {
-	if q.Length != 0 {
-		if len(q.MAC) != q.Length || q.Length > whole {
-			return 0, fmt.Errorf("%w: the MAC has not the length named", ErrRequest)
-		}
-		return q.Length, nil
-	}
 	least := 4
 	if tag := k.Block.Policy[TagMACMinBytes]; tag != "" {
 		n, err := strconv.Atoi(tag)
@@ -261,6 +256,9 @@ func expectedLength(q VerifyMAC, k KeyRecord, whole int) (int, error) {
 			return 0, fmt.Errorf("%w: the key's policy has an unreadable MAC length", ErrKeyUse)
 		}
 		least = n
+	}
+	if q.Length != 0 && len(q.MAC) != q.Length {
+		return 0, fmt.Errorf("%w: the MAC has not the length named", ErrRequest)
 	}
 	if len(q.MAC) < least || len(q.MAC) > whole {
 		return 0, fmt.Errorf("%w: a MAC under this key has %d to %d bytes", ErrRequest, least, whole)

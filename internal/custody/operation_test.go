@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"keyd.dev/keyd/audit"
 	"keyd.dev/keyd/internal/custody"
@@ -30,6 +31,7 @@ func withKeys(t *testing.T, r *room) *room {
 	r.key(t, "alias/zpk-a", attributes(keys.UsagePIN, keys.TDES2, keys.ModeBoth), zpkA, nil)
 	r.key(t, "alias/zpk-in", attributes(keys.UsagePIN, keys.TDES2, keys.ModeDecrypt), tpk17, nil)
 	r.key(t, "alias/tak-42", attributes(keys.UsageMACAlg3, keys.TDES2, keys.ModeMAC), tak42, nil)
+	r.key(t, "alias/tak-long", attributes(keys.UsageMACAlg3, keys.TDES2, keys.ModeMAC), "A4795D7338988CC757946BFEBC8F1089", map[string]string{"keyd:mac-min-bytes": "8"})
 	r.key(t, "alias/tak-verify", attributes(keys.UsageMACAlg3, keys.TDES2, keys.ModeVerify), "46B0AA84C9AB2CC87FBD7C736E515C06", nil)
 	r.key(t, "alias/tak-cmac", attributes(keys.UsageCMAC, keys.AES128, keys.ModeMAC), takCMAC, nil)
 	return r
@@ -129,6 +131,9 @@ func TestVerifyMAC(t *testing.T) {
 		{"unknown key", func(q *custody.VerifyMAC) { q.Key = ref("alias/none") }, custody.ErrNoKey},
 		{"A-19 a PIN key", func(q *custody.VerifyMAC) { q.Key, q.DUKPT = ref("alias/zpk-a"), nil }, custody.ErrKeyUse},
 		{"a MAC key as BDK", func(q *custody.VerifyMAC) { q.Key = ref("alias/tak-42") }, custody.ErrKeyUse},
+		{"A-11 shorter than the key's policy, named so", func(q *custody.VerifyMAC) {
+			q.Key, q.DUKPT, q.MAC, q.Length = ref("alias/tak-long"), nil, q.MAC[:4], 4
+		}, custody.ErrRequest},
 		{"custody=token", func(q *custody.VerifyMAC) { q.Key = ref("alias/bdk-tdes-token") }, custody.ErrCustody},
 	}
 	for _, test := range tests {
@@ -201,7 +206,7 @@ func TestTranslatePIN(t *testing.T) {
 		})
 	}
 	t.Run("A-26 no PAN and no block in the log", func(t *testing.T) {
-		for _, record := range r.records(t, opsLog(t, r)) {
+		for _, record := range r.records(t, opsLog()) {
 			for _, canary := range []string{"4012345678909", "1B9C1845EB993A7A", "DCBAC0ABA559F78B", "1b9c1845eb993a7a"} {
 				if strings.Contains(record, canary) {
 					t.Fatalf("a record holds %s", canary)
@@ -212,21 +217,4 @@ func TestTranslatePIN(t *testing.T) {
 }
 
 // opsLog is the name of the month's log.
-func opsLog(t *testing.T, r *room) string {
-	t.Helper()
-	reader, err := audit.OpenReader(r.dir + "/audit")
-	if err != nil {
-		t.Fatal(err)
-	}
-	logs, err := reader.Logs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range logs {
-		if strings.HasPrefix(name, "ops-") {
-			return name
-		}
-	}
-	t.Fatalf("no ops log among %v", logs)
-	return ""
-}
+func opsLog() string { return "ops-" + time.Now().UTC().Format("2006-01") }
