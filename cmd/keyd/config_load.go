@@ -15,7 +15,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// errConfig is wrapped by every complaint about a configuration file.
+// errConfig is what every complaint about a configuration file is.
 var errConfig = errors.New("the configuration is not valid")
 
 // configFile is a configuration with where it came from.
@@ -51,10 +51,20 @@ func loadConfig(path string) (*configFile, error) {
 	return f, nil
 }
 
-// problems joins complaints into one error, a line each.
-func problems(lines []string) error {
-	return fmt.Errorf("%w:\n  %s", errConfig, strings.Join(lines, "\n  "))
+// configError lists what is wrong with a configuration, a line each.
+type configError struct{ lines []string }
+
+func (e *configError) Error() string {
+	if len(e.lines) == 1 {
+		return e.lines[0]
+	}
+	return fmt.Sprintf("%v, for %d reasons:\n  %s", errConfig, len(e.lines), strings.Join(e.lines, "\n  "))
 }
+
+// Is makes every configError errConfig.
+func (e *configError) Is(target error) bool { return target == errConfig }
+
+func problems(lines []string) error { return &configError{lines} }
 
 // decodeProblems turns the decoder's errors into lines of file:line: key.
 func decodeProblems(path string, err error) error {

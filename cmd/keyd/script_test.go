@@ -31,14 +31,15 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"waitfor":  cmdWaitfor,
-			"exits":    cmdExits,
-			"edit":     cmdEdit,
-			"flip":     cmdFlip,
-			"jsonenv":  cmdJSONEnv,
-			"samejson": cmdSameJSON,
-			"api":      cmdAPI,
-			"lines":    cmdLines,
+			"waitfor":   cmdWaitfor,
+			"waitready": cmdWaitready,
+			"exits":     cmdExits,
+			"edit":      cmdEdit,
+			"flip":      cmdFlip,
+			"jsonenv":   cmdJSONEnv,
+			"samejson":  cmdSameJSON,
+			"api":       cmdAPI,
+			"lines":     cmdLines,
 		},
 	})
 }
@@ -54,6 +55,26 @@ func cmdWaitfor(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("%s did not appear within a minute", args[0])
+}
+
+// waitready DEV.JSON waits until the daemon of these addresses is ready.
+func cmdWaitready(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: waitready DEV.JSON")
+	}
+	var dev devReport
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &dev))
+	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		resp, err := http.Get("http://" + dev.OpsAddr + "/readyz")
+		if err != nil {
+			continue
+		}
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusOK {
+			return
+		}
+	}
+	ts.Fatalf("the daemon was not ready within a minute")
 }
 
 // exits CODE COMMAND… runs a command that must end with this exit code.
