@@ -56,6 +56,7 @@ type Limits struct {
 	PartialTypes []string // first two digits of DE 3 whose partial reversal is allowed; none
 	KSNStep      uint32   // greatest step forward of a KSN counter; 10,000 (M-24)
 	Velocity     Velocity
+	Tombstones   int // reversals without an original from one terminal in an hour that raise an alert; 100
 	Connections  int // of terminals at a time; 1,024
 	Outstanding  int // requests on one connection at a time; 1,024
 	PerTerminal  int // requests of one TID on one connection at a time; 64
@@ -158,6 +159,7 @@ func (l Limits) withDefaults() (Limits, error) {
 	l.KSNStep = orDefault(l.KSNStep, 10_000)
 	l.Connections = orDefault(l.Connections, 1024)
 	l.Outstanding = orDefault(l.Outstanding, 1024)
+	l.Tombstones = orDefault(l.Tombstones, 100)
 	l.PerTerminal = orDefault(l.PerTerminal, 64)
 	if l.MaxAmount <= 0 || l.MaxAmount > 999_999_999_999 {
 		return l, fmt.Errorf("%w: the greatest amount of a sale must be 1 to 999999999999 minor units", ErrConfig)
@@ -170,7 +172,7 @@ func (l Limits) withDefaults() (Limits, error) {
 			return l, fmt.Errorf("%w: no partial reversal of processing codes %q", ErrConfig, kind)
 		}
 	}
-	if l.Connections < 1 || l.Outstanding < 1 || l.PerTerminal < 1 || l.Velocity.PerHour < 0 {
+	if l.Connections < 1 || l.Outstanding < 1 || l.PerTerminal < 1 || l.Velocity.PerHour < 0 || l.Tombstones < 1 {
 		return l, fmt.Errorf("%w: a limit is negative", ErrConfig)
 	}
 	return l, nil

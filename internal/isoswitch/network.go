@@ -48,7 +48,8 @@ func (s *Switch) network(ctx context.Context, r *request) {
 	case err != nil:
 		s.log.Error("a sign-on could not be journalled", "corr", r.corr, "error", err)
 		refused = &verdict{code: codeCannot, reason: audit.ReasonInternal}
-	case refused == nil && ruled.code == codeApproved && r.msg.Text(70) == signOn:
+	case refused == nil && !r.again && r.msg.Text(70) == signOn:
+		// A recorded sign-on sent again proves nothing of who sends it.
 		r.peer.lockout.clear(r.terminal.TID)
 	}
 	if refused != nil {

@@ -108,7 +108,7 @@ type Txn struct {
 	RRN        string // DE 37: given by the terminal or made by keyd
 	Approval   string // DE 38, also of a late answer
 	Answer     string // DE 39 answered to the terminal, or that would have been
-	Late       string // DE 39 of an answer that came too late, else empty
+	Late       string // DE 39 of an answer that came too late and, after a space, its DE 38; else empty
 	IssuerDE55 []byte // DE 55 of the answer, for a repeat of it
 
 	ReverseOnCompletion bool  // a reversal came while it was in flight, D-18

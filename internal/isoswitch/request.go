@@ -28,6 +28,7 @@ type request struct {
 	serial   serial // of DE 62
 	keyed    bool   // the serial is one of the terminal's scheme: an answer can carry a MAC
 	macKey   keys.ID
+	again    bool      // these very bytes were accepted before
 	checked  audit.MAC // what was expected of the MAC and what was found
 	pan      custody.PAN
 	rrn      string // DE 37 of the answer, once one was given out
@@ -211,6 +212,7 @@ func (s *Switch) admit(tx Tx, r *request) (*verdict, error) {
 		}
 		return nil, nil
 	case repeated:
+		r.again = true
 		return nil, nil
 	case tooFar:
 		v := r.refusal("D-06")

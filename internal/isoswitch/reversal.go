@@ -314,6 +314,10 @@ func (s *Switch) lookAbroad(ctx context.Context, r *request, d *decision, card c
 	if err != nil {
 		s.log.Error("other terminals' originals could not be searched", "corr", r.corr, "error", err)
 	}
+	s.tombs.add(r.terminal.TID)
+	if s.tombs.over(r.terminal.TID) { // a forger could block sales with them (note D-10)
+		d.verdict.alert = audit.AlertSecurity
+	}
 	if foreign {
 		d.verdict.reason, d.verdict.alert = audit.ReasonForeignOriginal, audit.AlertFraud
 	}

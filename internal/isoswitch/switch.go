@@ -11,6 +11,7 @@ import (
 
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/iso8583"
+	"keyd.dev/keyd/keys"
 )
 
 // Switch is the switch core: one listener for terminals, one link upstream, one
@@ -27,7 +28,8 @@ type Switch struct {
 	numbers *numbers
 	flights *flights
 	floods  *floods
-	rates   *rates
+	rates   *rates // accepted reversals
+	tombs   *rates // reversals without an original
 
 	life       context.Context // ends when the work in flight must end
 	kill       context.CancelFunc
@@ -66,6 +68,7 @@ func New(cfg Config) (*Switch, error) {
 		flights: &flights{byOID: map[OID]*live{}},
 		floods:  newFloods(cfg.Lockout, cfg.Clock),
 		rates:   &rates{perHour: cfg.Limits.Velocity.PerHour, clock: cfg.Clock, count: map[string]*failures{}},
+		tombs:   &rates{perHour: cfg.Limits.Tombstones, clock: cfg.Clock, count: map[string]*failures{}},
 		woken:   make(chan struct{}, 1),
 		claimed: map[OID]bool{},
 	}
@@ -84,6 +87,9 @@ func (s *Switch) Serve(ctx context.Context, listener net.Listener) error {
 	if !s.begin() {
 		return errors.New("isoswitch: the switch has served before")
 	}
+	if err := s.checkKeys(ctx); err != nil {
+		return err
+	}
 	if err := s.recover(ctx); err != nil {
 		return err
 	}
@@ -99,6 +105,29 @@ func (s *Switch) Serve(ctx context.Context, listener net.Listener) error {
 	s.kill()
 	s.background.Wait()
 	return err
+}
+
+// checkKeys refuses to serve with zone keys that are not there, or are for
+// something else: each sale would fail, and the first customer would find out.
+func (s *Switch) checkKeys(ctx context.Context) error {
+	for _, need := range []struct {
+		name  string
+		ref   custody.Ref
+		usage keys.Usage
+	}{
+		{"zone MAC key", s.cfg.Upstream.MACKey, keys.UsageMACAlg3},
+		{"zone PIN key", s.cfg.Upstream.PINKey, keys.UsagePIN},
+	} {
+		k, err := s.custody.Key(ctx, custody.SystemCaller("keyd", custody.RoleOperator), "start", need.ref)
+		if err != nil {
+			return fmt.Errorf("finding the %s %s of link %s: %w", need.name, need.ref, s.cfg.Upstream.Name, err)
+		}
+		if k.State != custody.CreateComplete || !k.Enabled || k.Block.Attributes.Usage != need.usage {
+			return fmt.Errorf("%w: the %s %s of link %s must be in use and have usage %s; it has %s, enabled %v, %s",
+				ErrConfig, need.name, need.ref, s.cfg.Upstream.Name, need.usage, k.Block.Attributes.Usage, k.Enabled, k.State)
+		}
+	}
+	return nil
 }
 
 func (s *Switch) begin() bool {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"keyd.dev/keyd/audit"
 	"keyd.dev/keyd/internal/custody"
@@ -129,14 +130,7 @@ func (s *Switch) lateAnswer(ctx context.Context, t *Txn, m *iso8583.Message) {
 	case !echoes(m, string(iso8583.MTI(t.MTI).Response()), t, t.UpSTAN):
 		act.Note(responseNote(m, t, found, audit.ReasonAttributeMismatch))
 	default:
-		err = s.cfg.Journal.Update(ctx, func(tx Tx) error {
-			now, err := tx.Txn(t.OID)
-			if err != nil {
-				return err
-			}
-			now.Late, now.Approval = m.Text(39), orDefault(m.Text(38), now.Approval)
-			return tx.UpdateTxn(now)
-		})
+		err = s.cfg.Journal.Update(ctx, func(tx Tx) error { return keepLate(tx, t.OID, m.Text(39), m.Text(38)) })
 		if err != nil {
 			s.log.Error("a late answer could not be journalled", "stan", t.UpSTAN, "error", err)
 		}
@@ -149,6 +143,24 @@ func (s *Switch) lateAnswer(ctx context.Context, t *Txn, m *iso8583.Message) {
 		s.log.Error("a late answer could not be recorded", "stan", t.UpSTAN, "error", err)
 	}
 	s.observe(Event{Name: "late", Code: m.Text(39)})
+}
+
+// keepLate journals a late answer. Its DE 38 goes into the reversal unless that
+// has been sent: what a reversal says does not change between its tries.
+func keepLate(tx Tx, oid OID, code, approval string) error {
+	t, err := tx.Txn(oid)
+	if err != nil {
+		return err
+	}
+	rev, err := optional(tx.Reversal(fullRID(oid)))
+	if err != nil {
+		return err
+	}
+	t.Late = strings.TrimSpace(code + " " + approval)
+	if rev == nil || rev.FirstSent.IsZero() {
+		t.Approval = orDefault(approval, t.Approval)
+	}
+	return tx.UpdateTxn(t)
 }
 
 // refuseUnexpected meets an answer that nobody asked for (A-06.T2).
