@@ -1,0 +1,738 @@
+package audit
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// alarms collects alarm codes.
+type alarms struct {
+	mu    sync.Mutex
+	codes []string
+}
+
+func (a *alarms) raise(al Alarm, _ error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.codes = append(a.codes, al.Code)
+}
+
+func (a *alarms) has(code string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Contains(a.codes, code)
+}
+
+// eventually waits for something that a goroutine of the log does.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for range 10000 {
+		if ok() {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatalf("never: %s", what)
+}
+
+func appendOne(l *Log, id LogID, r Record) (Pos, error) {
+	t, err := l.Reserve(context.Background(), id, 1)
+	if err != nil {
+		return Pos{}, err
+	}
+	defer t.Release()
+	pos, err := t.Append(r)
+	if err != nil {
+		return Pos{}, err
+	}
+	return pos[0], nil
+}
+
+func secRecord() Record {
+	return Record{Action: AuthAccept, Outcome: OutcomeOK, Actor: Actor{ID: "switch-a", Kind: ActorSwitch, Authn: AuthnMTLS}}
+}
+
+// TestPoison is L-22 and L-195: after a failed write or sync of the write-ahead
+// log nothing is written any more and everything is refused until the restart,
+// which records it.
+func TestPoison(t *testing.T) {
+	for _, op := range []string{"write", "fdatasync"} {
+		for _, cause := range []error{syscall.EIO, syscall.ENOSPC} {
+			t.Run(fmt.Sprintf("L-195 %v on %s", cause, op), func(t *testing.T) {
+				fsys := newSimFS()
+				raised := &alarms{}
+				o := simOptions(fsys)
+				o.Alarm = raised.raise
+				l, err := Open("sim", testSigner(), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := appendOne(l, Ops, benchRecord()); err != nil {
+					t.Fatal(err)
+				}
+				var broken atomic.Bool
+				var later atomic.Int32
+				fsys.mu.Lock()
+				fsys.fault = func(o, name string) error {
+					if !strings.HasPrefix(name, "wal/wal-") || strings.HasSuffix(name, ".tmp") || o != "write" && o != "fdatasync" {
+						return nil
+					}
+					if broken.Load() {
+						later.Add(1)
+						return nil
+					}
+					if o == op {
+						broken.Store(true)
+						return cause
+					}
+					return nil
+				}
+				fsys.mu.Unlock()
+				if _, err := appendOne(l, Ops, benchRecord()); !errors.Is(err, ErrUnavailable) || !errors.Is(err, cause) {
+					t.Errorf("Append = %v, want %v and its cause", err, ErrUnavailable)
+				}
+				if err := l.Ready(); !errors.Is(err, ErrUnavailable) {
+					t.Errorf("Ready = %v", err)
+				}
+				for _, id := range []LogID{Sec, Ops} {
+					if _, err := l.Reserve(context.Background(), id, 1); !errors.Is(err, ErrUnavailable) || ReasonOf(err) != ReasonLogUnavailable {
+						t.Errorf("Reserve(%v) = %v", id, err)
+					}
+				}
+				if !raised.has("log_unavailable") {
+					t.Error("no alarm")
+				}
+				if err := l.Close(context.Background()); err == nil {
+					t.Error("Close of a poisoned log reports nothing")
+				}
+				if later.Load() != 0 {
+					t.Errorf("L-22: %d writes or syncs after the failure", later.Load())
+				}
+				fsys.mu.Lock()
+				fsys.fault = nil
+				fsys.mu.Unlock()
+				if l, err = Open("sim", testSigner(), simOptions(fsys)); err != nil {
+					t.Fatal(err)
+				}
+				if err := l.Close(context.Background()); err != nil {
+					t.Fatal(err)
+				}
+				if !hasRecord(t, fsys, "sec", LogPoisoned) {
+					t.Error("L-63: no log.poisoned")
+				}
+			})
+		}
+	}
+}
+
+func hasRecord(t testing.TB, fsys fileSystem, log string, a Action) bool {
+	t.Helper()
+	return countRecords(t, fsys, log, a) > 0
+}
+
+func countRecords(t testing.TB, fsys fileSystem, log string, a Action) int {
+	t.Helper()
+	n := 0
+	for e, err := range (&Reader{fsys}).Records(log, 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if hasAction(e.Raw, a) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestTilesFail is L-135: tiles that cannot be written do not hold up Append,
+// and are made good later.
+func TestTilesFail(t *testing.T) {
+	for _, op := range []string{"write", "rename", "syncfs", "mkdir"} {
+		t.Run("L-195 "+op, func(t *testing.T) {
+			fsys := newSimFS()
+			l, err := Open("sim", testSigner(), simOptions(fsys))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fsys.mu.Lock()
+			fsys.fault = func(o, name string) error {
+				if o == op && !strings.HasPrefix(name, "wal") {
+					return syscall.ENOSPC
+				}
+				return nil
+			}
+			fsys.mu.Unlock()
+			for range 600 {
+				if _, err := appendOne(l, Ops, benchRecord()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			eventually(t, "the watch learns of it", func() bool {
+				l.watch.mu.Lock()
+				defer l.watch.mu.Unlock()
+				return errors.Is(l.watch.cause, syscall.ENOSPC)
+			})
+			fsys.mu.Lock()
+			fsys.fault = nil
+			fsys.mu.Unlock()
+			if err := l.Close(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			report, err := verify(fsys, "sim", []string{testVkey(t)}, VerifyOptions{})
+			if err != nil || !report.OK() {
+				t.Errorf("%v, %v", err, report.Findings)
+			}
+		})
+	}
+}
+
+// TestNoSpace is L-133, L-134 and L-195: when no segment can be made, ops is
+// refused first and sec goes on in the reserve.
+func TestNoSpace(t *testing.T) {
+	fsys := newSimFS()
+	l, err := Open("sim", testSigner(), simOptions(fsys))
+	if err != nil {
+		t.Fatal(err)
+	}
+	spares := func() int {
+		l.wal.mu.Lock()
+		defer l.wal.mu.Unlock()
+		return len(l.wal.spares)
+	}
+	eventually(t, "two spares and the reserve", func() bool { return spares() == 3 })
+	fsys.mu.Lock()
+	fsys.fault = func(op, name string) error {
+		if strings.HasSuffix(name, ".tmp") && strings.HasPrefix(name, "wal/") {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	fsys.mu.Unlock()
+	for err = nil; err == nil; {
+		_, err = appendOne(l, Ops, benchRecord())
+	}
+	if !errors.Is(err, ErrDiskCritical) || ReasonOf(err) != ReasonDiskCritical || !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("L-133: Append to ops = %v, want %v", err, ErrDiskCritical)
+	}
+	if n := spares(); n != 1 {
+		t.Errorf("L-134: %d segments are left to sec, want the reserve", n)
+	}
+	n := 0
+	for err = nil; err == nil; n++ {
+		_, err = appendOne(l, Sec, secRecord())
+	}
+	if !errors.Is(err, ErrUnavailable) || n < 100 {
+		t.Errorf("L-134: sec ended after %d records with %v", n, err)
+	}
+	fsys.mu.Lock()
+	fsys.fault = nil
+	fsys.mu.Unlock()
+	eventually(t, "space again", func() bool {
+		_, err := appendOne(l, Ops, benchRecord())
+		return err == nil
+	})
+	if err := l.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	report, err := verify(fsys, "sim", []string{testVkey(t)}, VerifyOptions{})
+	if err != nil || !report.OK() {
+		t.Errorf("%v, %v", err, report.Findings)
+	}
+}
+
+// TestDiskWatermarks is L-133.
+func TestDiskWatermarks(t *testing.T) {
+	fsys := newSimFS()
+	raised := &alarms{}
+	o := simOptions(fsys)
+	o.Alarm = raised.raise
+	l, err := Open("sim", testSigner(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps := []struct {
+		free  int64
+		ready bool
+		alarm string
+	}{{19, true, "disk_low"}, {9, false, "disk_critical"}, {11, false, ""}, {12, true, ""}, {50, true, "disk_recovered"}}
+	for _, s := range steps {
+		t.Run(fmt.Sprintf("L-133 %d%% free", s.free), func(t *testing.T) {
+			fsys.mu.Lock()
+			fsys.free = s.free
+			fsys.mu.Unlock()
+			eventually(t, "the watch sees it", func() bool { return (l.Ready() == nil) == s.ready && (s.alarm == "" || raised.has(s.alarm)) })
+			_, err := appendOne(l, Ops, benchRecord())
+			if s.ready != (err == nil) || !s.ready && !errors.Is(err, ErrDiskCritical) {
+				t.Errorf("ops: %v", err)
+			}
+			if _, err := appendOne(l, Sec, secRecord()); err != nil {
+				t.Errorf("sec: %v", err)
+			}
+		})
+	}
+	if err := l.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if countRecords(t, fsys, "sec", LogDisk) < 3 {
+		t.Error("the states of the disk are not recorded")
+	}
+}
+
+// TestQueue is L-131: a full queue refuses before the work, and keeps room for
+// sec.
+func TestQueue(t *testing.T) {
+	l, err := Open("sim", testSigner(), simOptions(newSimFS()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var held []*Ticket
+	for {
+		ticket, err := l.Reserve(context.Background(), Ops, maxPerTicket)
+		if err != nil {
+			if !errors.Is(err, ErrQueueFull) || ReasonOf(err) != ReasonQueueFull {
+				t.Errorf("Reserve = %v", err)
+			}
+			break
+		}
+		held = append(held, ticket)
+	}
+	if got := len(held) * maxPerTicket; got != queueSize-queueForSec {
+		t.Errorf("ops got %d places, want %d", got, queueSize-queueForSec)
+	}
+	for range queueForSec / maxPerTicket {
+		ticket, err := l.Reserve(context.Background(), Sec, maxPerTicket)
+		if err != nil {
+			t.Fatalf("sec: %v", err)
+		}
+		held = append(held, ticket)
+	}
+	if _, err := l.Reserve(context.Background(), Sec, 1); !errors.Is(err, ErrQueueFull) {
+		t.Errorf("sec beyond its places: %v", err)
+	}
+	if _, err := held[0].Append(benchRecord()); err != nil {
+		t.Errorf("a full queue refuses one who has a place: %v", err)
+	}
+	for _, ticket := range held {
+		ticket.Release()
+		ticket.Release()
+	}
+	if _, err := held[0].Append(benchRecord()); !errors.Is(err, ErrClosed) {
+		t.Errorf("Append after Release = %v", err)
+	}
+	if _, err := appendOne(l, Ops, benchRecord()); err != nil {
+		t.Errorf("after release: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := l.Reserve(ctx, Ops, 1); !errors.Is(err, context.Canceled) {
+		t.Errorf("Reserve with a context that ended = %v", err)
+	}
+	if err := l.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Reserve(context.Background(), Ops, 1); !errors.Is(err, ErrClosed) {
+		t.Errorf("Reserve after Close = %v", err)
+	}
+	if err := l.Ready(); !errors.Is(err, ErrClosed) {
+		t.Errorf("Ready after Close = %v", err)
+	}
+}
+
+// TestRecordRefused: what the catalogue does not allow is not written.
+func TestRecordRefused(t *testing.T) {
+	l, err := Open("sim", testSigner(), simOptions(newSimFS()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close(context.Background())
+	tests := []struct {
+		name string
+		id   LogID
+		r    Record
+	}{
+		{"L-80 unknown action", Sec, Record{Action: 255, Outcome: OutcomeOK}},
+		{"L-80 no action", Sec, Record{Outcome: OutcomeOK}},
+		{"L-40 wrong log", Sec, benchRecord()},
+		{"L-11 intent of an action without", Ops, Record{Action: PINTranslate, Phase: PhaseIntent}},
+		{"L-11 intent with outcome", Sec, Record{Action: KeyCreate, Phase: PhaseIntent, Outcome: OutcomeOK}},
+		{"L-11 outcome without intent", Sec, Record{Action: KeyCreate, Outcome: OutcomeOK}},
+		{"L-11 no outcome", Ops, Record{Action: PINTranslate}},
+		{"unknown phase", Ops, Record{Action: PINTranslate, Phase: 7, Outcome: OutcomeOK}},
+		{"unknown outcome", Ops, Record{Action: PINTranslate, Outcome: 77}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := appendOne(l, tt.id, tt.r); !errors.Is(err, ErrRecord) {
+				t.Errorf("Append = %v, want %v", err, ErrRecord)
+			}
+		})
+	}
+}
+
+// badSigner fails in the ways of L-195 once it is armed.
+type badSigner struct {
+	crypto.Signer
+	mode atomic.Int32 // 1 error, 2 wrong signature, 3 hangs
+	hang chan struct{}
+}
+
+func (s *badSigner) Sign(r io.Reader, msg []byte, o crypto.SignerOpts) ([]byte, error) {
+	switch s.mode.Load() {
+	case 1:
+		return nil, errors.New("CKR_DEVICE_ERROR")
+	case 2:
+		sig, err := s.Signer.Sign(r, msg, o)
+		sig[3] ^= 1
+		return sig, err
+	case 3:
+		<-s.hang
+	}
+	return s.Signer.Sign(r, msg, o)
+}
+
+// TestSignerFails is L-58 and L-195: recording goes on, the unsigned tail ends
+// service after its limit, and nothing wrong is published.
+func TestSignerFails(t *testing.T) {
+	for mode, name := range map[int32]string{1: "error", 2: "wrong signature", 3: "hangs"} {
+		t.Run("L-195 signer: "+name, func(t *testing.T) {
+			t.Parallel()
+			s := &badSigner{Signer: testSigner(), hang: make(chan struct{})}
+			fsys := newSimFS()
+			o := simOptions(fsys)
+			o.UnsignedLimit = time.Second
+			l, err := Open("sim", s, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := appendOne(l, Ops, benchRecord()); err != nil {
+				t.Fatal(err)
+			}
+			s.mode.Store(mode)
+			if _, err := appendOne(l, Ops, benchRecord()); err != nil {
+				t.Errorf("L-58: a signer that fails stopped recording: %v", err)
+			}
+			eventually(t, "the tail is too old", func() bool {
+				ticket, err := l.Reserve(context.Background(), Ops, 1)
+				if err == nil {
+					ticket.Release()
+				}
+				return errors.Is(err, ErrUnsigned) && errors.Is(l.Ready(), ErrUnsigned)
+			})
+			if _, err := appendOne(l, Sec, secRecord()); err != nil {
+				t.Errorf("sec: %v", err)
+			}
+			s.mode.Store(0)
+			close(s.hang)
+			eventually(t, "service again", func() bool { return l.Ready() == nil })
+			if err := l.Close(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			report, err := verify(fsys, "sim", []string{testVkey(t)}, VerifyOptions{})
+			if err != nil || !report.OK() {
+				t.Errorf("%v, %v", err, report.Findings)
+			}
+		})
+	}
+	t.Run("L-55 self-test", func(t *testing.T) {
+		s := &badSigner{Signer: testSigner()}
+		s.mode.Store(2)
+		if _, err := Open("sim", s, simOptions(newSimFS())); !errors.Is(err, ErrSignature) {
+			t.Errorf("Open = %v, want %v", err, ErrSignature)
+		}
+	})
+	t.Run("L-58 Close does not wait for a signer that hangs", func(t *testing.T) {
+		s := &badSigner{Signer: testSigner(), hang: make(chan struct{})}
+		l, err := Open("sim", s, simOptions(newSimFS()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.mode.Store(3)
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		if err := l.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Close = %v", err)
+		}
+		close(s.hang)
+	})
+}
+
+// TestTokener is L-103: without a token the operation is refused, and the
+// record of that has the truncated PAN alone.
+func TestTokener(t *testing.T) {
+	fail := HMACTokener{Version: 1, HMAC: func([]byte) ([]byte, error) { return nil, errors.New("CKR_SESSION_HANDLE_INVALID") }}
+	for name, tok := range map[string]Tokener{"none": nil, "fails": fail, "wrong": wrongTokener{}} {
+		t.Run("L-103 tokener: "+name, func(t *testing.T) {
+			l := &Log{o: Options{Tokener: tok}}
+			p, err := l.PAN([]byte("4111111111111111"))
+			if !errors.Is(err, ErrToken) || ReasonOf(err) != ReasonHSMUnavailable || p != (PAN{truncated: "411111******1111"}) {
+				t.Errorf("PAN = %+v, %v", p, err)
+			}
+			if strings.Contains(err.Error(), "4111111111111111") {
+				t.Error("the error shows the PAN")
+			}
+		})
+	}
+	t.Run("L-104 overlap", func(t *testing.T) {
+		l := &Log{o: Options{Tokener: wrongVersion{testTokener()}, PreviousTokener: testTokener()}}
+		p, err := l.PAN([]byte("4111111111111111"))
+		if err != nil || p.prev != "k1:gv0DR9eyf1tnkhAjMPpPKQ" || p.tok != "k2:gv0DR9eyf1tnkhAjMPpPKQ" {
+			t.Errorf("PAN = %+v, %v", p, err)
+		}
+	})
+}
+
+type wrongTokener struct{}
+
+func (wrongTokener) Token(string, []byte) (string, error) { return "4111111111111111", nil }
+
+type wrongVersion struct{ Tokener }
+
+func (w wrongVersion) Token(label string, data []byte) (string, error) {
+	tok, err := w.Tokener.Token(label, data)
+	return "k2" + strings.TrimPrefix(tok, "k1"), err
+}
+
+// TestKeys is L-52, L-57 and L-198: an ECDSA key works like an Ed25519 key,
+// rotation signs with both, and an unknown key refuses the start.
+func TestKeys(t *testing.T) {
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vkey, err := Vkey("audit.example/n1/sec", ec.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fsys := newSimFS()
+	life := func(t *testing.T, s crypto.Signer, change func(*Options), keys ...string) {
+		t.Helper()
+		o := simOptions(fsys)
+		if change != nil {
+			change(&o)
+		}
+		l, err := Open("sim", s, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		produce(l, 2, 20, "k", &acknowledged{pos: map[string]string{}})
+		if err := l.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range keys {
+			report, err := verify(fsys, "sim", []string{k}, VerifyOptions{})
+			if err != nil || !report.OK() {
+				t.Errorf("%v, %v", err, report.Findings)
+			}
+		}
+	}
+	t.Run("L-52 ECDSA P-256", func(t *testing.T) { life(t, ec, nil, vkey) })
+	t.Run("L-61 c unknown key", func(t *testing.T) {
+		if _, err := Open("sim", testSigner(), simOptions(fsys)); !errors.Is(err, ErrSignature) || !strings.Contains(err.Error(), "L-61(c)") {
+			t.Errorf("Open = %v", err)
+		}
+		report, err := verify(fsys, "sim", []string{testVkey(t)}, VerifyOptions{})
+		if err != nil || report.OK() {
+			t.Errorf("verified under another key: %+v, %v", report, err)
+		}
+	})
+	t.Run("L-57 rotation with overlap", func(t *testing.T) {
+		life(t, testSigner(), func(o *Options) { o.Previous = ec }, vkey, testVkey(t))
+		life(t, testSigner(), nil, testVkey(t))
+		if !hasRecord(t, fsys, "sec", LogKeyRotate) {
+			t.Error("no log.key.rotate")
+		}
+	})
+	t.Run("L-57 lost key", func(t *testing.T) {
+		life(t, ec, func(o *Options) { o.Accept = []crypto.PublicKey{testSigner().Public()} }, vkey)
+		if countRecords(t, fsys, "sec", LogKeyRotate) != 2 {
+			t.Error("no log.key.rotate")
+		}
+	})
+	t.Run("refused curve", func(t *testing.T) {
+		p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open("sim", p384, simOptions(newSimFS())); !errors.Is(err, ErrConfig) {
+			t.Errorf("Open = %v", err)
+		}
+		if _, err := Vkey("audit.example/n1/sec", ed25519.PublicKey{1}); !errors.Is(err, ErrConfig) {
+			t.Errorf("Vkey = %v", err)
+		}
+	})
+}
+
+// TestDangling is L-63: an intent that a crash left without outcome is recorded
+// at the next start, once, with an alarm.
+func TestDangling(t *testing.T) {
+	fsys := newSimFS()
+	l, err := Open("sim", testSigner(), simOptions(fsys))
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := []Key{{Role: KeyRoleTarget, ID: "zpk/x", Version: 1}}
+	lost, err := appendOne(l, Sec, Record{Action: KeyCreate, Phase: PhaseIntent, Actor: System(), Keys: keys, Change: &Change{Kind: ChangeKey, Object: "zpk/x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inOps, err := appendOne(l, Ops, Record{Action: KeyDistribute, Phase: PhaseIntent, Actor: System(), Keys: keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err := appendOne(l, Sec, Record{Action: KeySuspend, Phase: PhaseIntent, Actor: System(), Keys: keys, Change: &Change{Kind: ChangeKey, Object: "zpk/x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := appendOne(l, Sec, Record{Action: KeySuspend, Outcome: OutcomeOK, Ref: done.ID, Actor: System(), Keys: keys, Change: &Change{Kind: ChangeKey, Object: "zpk/x"}}); err != nil {
+		t.Fatal(err)
+	}
+	fsys.mu.Lock()
+	killed := fsys.snapshot()
+	fsys.mu.Unlock()
+	if err := l.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	raised := &alarms{}
+	for range 2 {
+		o := simOptions(killed)
+		o.Alarm = raised.raise
+		if l, err = Open("sim", testSigner(), o); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var refs []string
+	for e, err := range (&Reader{killed}).Records("sec", 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if hasAction(e.Raw, LogDangling) {
+			refs = append(refs, stringMember(e.Raw, "ref"))
+		}
+	}
+	if want := []string{lost.ID.String(), inOps.ID.String()}; !slices.Equal(refs, want) {
+		t.Errorf("log.dangling for %v, want %v", refs, want)
+	}
+	if !raised.has("intent_without_outcome") {
+		t.Error("no alarm")
+	}
+	report, err := verify(killed, "sim", []string{testVkey(t)}, VerifyOptions{})
+	if err != nil || !report.OK() {
+		t.Errorf("%v, %v", err, report.Findings)
+	}
+}
+
+// TestMonths is L-171 and L-198: the month changes while producers are at work,
+// a clock that steps back reopens nothing, and old segments go.
+func TestMonths(t *testing.T) {
+	fsys := newSimFS()
+	var now atomic.Int64
+	now.Store(time.Date(2026, 10, 31, 23, 59, 59, 0, time.UTC).UnixNano())
+	o := simOptions(fsys)
+	o.Clock = func() time.Time { return time.Unix(0, now.Load()) }
+	l, err := Open("sim", testSigner(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acks := &acknowledged{pos: map[string]string{}}
+	var group sync.WaitGroup
+	group.Go(func() { produce(l, 8, 150, "m", acks) })
+	for _, d := range []time.Duration{time.Hour, -2 * time.Hour, 40 * 24 * time.Hour} {
+		time.Sleep(20 * time.Millisecond)
+		now.Add(int64(d))
+	}
+	group.Wait()
+	produce(l, 1, 10, "end", acks)
+	closed := func() int { return countRecords(t, fsys, "sec", LogRotate) }
+	logs, err := (&Reader{fsys}).Logs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	months := len(logs) - 1
+	eventually(t, "all months but the last are closed", func() bool { return closed() == months-1 })
+	if err := l.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	checkAcks(t, fsys, acks)
+	report, err := verify(fsys, "sim", []string{testVkey(t)}, VerifyOptions{})
+	if err != nil || !report.OK() {
+		t.Errorf("%v, %v", err, report.Findings)
+	}
+	if months < 2 {
+		t.Errorf("%d months of ops", months)
+	}
+	for _, log := range logs[1:] {
+		if n := countRecords(t, fsys, log, LogOpen); n != 1 {
+			t.Errorf("%s has %d log.open", log, n)
+		}
+	}
+	segs, err := listSegments(fsys)
+	if err != nil || segs[0] == 1 {
+		t.Errorf("L-33: no segment was removed: %v, %v", segs, err)
+	}
+	if l, err = Open("sim", testSigner(), simOptions(fsys)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOptions: an unsafe configuration is refused.
+func TestOptions(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*Options)
+	}{
+		{"no site", func(o *Options) { o.Site = "" }},
+		{"node with a slash", func(o *Options) { o.Node = "a/b" }},
+		{"upper case", func(o *Options) { o.Node = "N1" }},
+		{"L-23 segment too small", func(o *Options) { o.SegmentSize = 1 << 20 }},
+		{"L-23 segment too large", func(o *Options) { o.SegmentSize = 512 << 20 }},
+		{"L-51 interval too short", func(o *Options) { o.CheckpointInterval = time.Millisecond }},
+		{"L-58 unsigned limit too long", func(o *Options) { o.UnsignedLimit = 2 * time.Hour }},
+		{"L-92 PAN in the build", func(o *Options) { o.Build = "4111111111111111" }},
+		{"L-133 limits the wrong way round", func(o *Options) { o.Disk = DiskLimits{WarnPercent: 5, CriticalPercent: 10} }},
+		{"L-41 names too long", func(o *Options) { o.Site, o.Node = strings.Repeat("a", 63), strings.Repeat("b", 63) }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			o := testOptions()
+			tt.change(&o)
+			if _, err := Open(t.TempDir(), testSigner(), o); !errors.Is(err, ErrConfig) {
+				t.Errorf("Open = %v, want %v", err, ErrConfig)
+			}
+		})
+	}
+	t.Run("another node's directory", func(t *testing.T) {
+		fsys := newSimFS()
+		l, err := Open("sim", testSigner(), simOptions(fsys))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		o := simOptions(fsys)
+		o.Node = "n2"
+		if _, err := Open("sim", testSigner(), o); !errors.Is(err, ErrConfig) {
+			t.Errorf("Open = %v", err)
+		}
+	})
+}
