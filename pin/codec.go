@@ -25,6 +25,9 @@ func Encode(side *Side, p *PIN, random io.Reader) (Field, error) {
 	if err := side.Validate(); err != nil {
 		return Field{}, err
 	}
+	if side.Format.Legacy() {
+		return Field{}, fmt.Errorf("%w: nothing is written in %s", ErrFormat, side.Format)
+	}
 	if p.n < minPIN || p.n > maxPIN {
 		return Field{}, fmt.Errorf("%w: no digits", ErrPIN)
 	}
@@ -138,6 +141,9 @@ func decodeField(side *Side, field *Field) (PIN, int) {
 	side.mixPAN(&plain)
 	nibbles := unpack(&plain.value)
 	defer secret.Clear(plain.value[:], nibbles[:])
+	if side.Format.Legacy() {
+		return decodeLegacy(side.Format, &nibbles)
+	}
 
 	length := int(nibbles[atLength])
 	ok := subtle.ConstantTimeByteEq(nibbles[0], side.Format.control())

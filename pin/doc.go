@@ -1,5 +1,5 @@
-// Package pin is the PIN block formats 0, 1, 3 and 4 of ISO 9564-1, and the
-// translation between them.
+// Package pin is the PIN block formats 0, 1, 3 and 4 of ISO 9564-1, the
+// translation between them, and out of four formats of before ISO 9564.
 //
 // A PIN block has three forms here. A [PIN] is the digits. A [Field] is the
 // digits in their format, clear: 8 bytes, or the 16-byte PIN field of format 4.
@@ -30,4 +30,7 @@
 //
 // Formats 0, 3 and 4 bind the PIN to its PAN. [CheckTranslation] refuses to
 // lose that bond (to format 1) or to change the PAN. ISO 9564-1, clause 9.
+//
+// Terminals of before ISO 9564 send [ECI2], [ECI3], [VISA2] or [VISA3]. They are
+// read where [Side.Legacy] permits it, and never written.
 package pin

@@ -10,8 +10,8 @@ import (
 // plus one, so that the zero value is none.
 type Format uint8
 
-// The formats. Format 2 serves chip cards off line and formats outside ISO
-// 9564 no one any more: they are not here.
+// The formats. Format 2 serves chip cards off line and is not here; for formats
+// of before ISO 9564 see [ECI2].
 const (
 	Format0 Format = 1 // PAN, fixed filler; 8 bytes
 	Format1 Format = 2 // no PAN, random filler; 8 bytes
@@ -29,10 +29,14 @@ func ParseFormat(digit string) (Format, error) {
 	return 0, fmt.Errorf("%w: %q, want 0, 1, 3 or 4", ErrFormat, digit)
 }
 
-// String returns the format's digit, or "Format(n)" for a value that is none.
+// String returns the format's digit or legacy name, or "Format(n)" for a value
+// that is none.
 func (f Format) String() string {
 	if f.Bytes() == 0 {
 		return fmt.Sprintf("Format(%d)", uint8(f))
+	}
+	if f.Legacy() {
+		return legacyNames[f]
 	}
 	return string('0' + f.control())
 }
@@ -42,7 +46,7 @@ func (f Format) String() string {
 // is no format.
 func (f Format) Bytes() int {
 	switch f {
-	case Format0, Format1, Format3:
+	case Format0, Format1, Format3, ECI2, ECI3, VISA2, VISA3:
 		return 8
 	case Format4:
 		return 16
@@ -71,6 +75,7 @@ type Side struct {
 	Format Format
 	PAN    PAN     // not looked at in format 1
 	Rule   PANRule // format 4 only
+	Legacy bool    // permits a legacy format
 }
 
 // Validate returns [ErrFormat] for an unknown format or rule and [ErrPAN] when
@@ -79,6 +84,8 @@ func (s *Side) Validate() error {
 	switch {
 	case s.Format.Bytes() == 0:
 		return fmt.Errorf("%w: %s", ErrFormat, s.Format)
+	case s.Format.Legacy() && !s.Legacy:
+		return fmt.Errorf("%w: %s is permitted by no profile here", ErrFormat, s.Format)
 	case s.Format.NeedsPAN() && s.PAN.n == 0:
 		return fmt.Errorf("%w: format %s needs one", ErrPAN, s.Format)
 	case s.Rule > Rightmost12:

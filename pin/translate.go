@@ -80,10 +80,10 @@ func (s *Side) fits(cipherBlock, length int) error {
 
 // Permitted reports whether PINs may go from one format to another: any to any,
 // but none from a format with a PAN into format 1, which would cut the bond of
-// PIN and PAN. Values that are no format are not permitted. ISO 9564-1, clause
-// 9.4; PCI PIN, requirement 3.
+// PIN and PAN, and none into a legacy format. Values that are no format are not
+// permitted. ISO 9564-1, clause 9.4; PCI PIN, requirement 3.
 func Permitted(from, to Format) bool {
-	if from.Bytes() == 0 || to.Bytes() == 0 {
+	if from.Bytes() == 0 || to.Bytes() == 0 || to.Legacy() {
 		return false
 	}
 	return to != Format1 || from == Format1
