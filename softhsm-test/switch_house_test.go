@@ -11,7 +11,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"io/fs"
 	"log/slog"
 	"math/big"
@@ -210,8 +209,8 @@ func tdesDevice(t testing.TB, ksn string) isoswitch.Device {
 	return isoswitch.Device(strings.ToUpper(hex.EncodeToString(b)))
 }
 
-// serve begins the switch.
-func (h *house) serve() {
+// config is the switch's configuration.
+func (h *house) config() isoswitch.Config {
 	h.t.Helper()
 	cfg := isoswitch.Config{
 		Custody: h.custody, Journal: h.db, Dialect: iso8583.ASCII87(),
@@ -228,7 +227,13 @@ func (h *house) serve() {
 	if h.tune != nil {
 		h.tune(&cfg)
 	}
-	sw, err := isoswitch.New(cfg)
+	return cfg
+}
+
+// serve begins the switch.
+func (h *house) serve() {
+	h.t.Helper()
+	sw, err := isoswitch.New(h.config())
 	must(h.t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(h.t, err)
@@ -262,9 +267,9 @@ func (h *house) shut() {
 	if h.unbank != nil {
 		h.unbank()
 	}
-	if err := errors.Join(h.log.Close(context.Background()), h.db.Close()); err != nil {
-		h.t.Errorf("shutting: %v", err)
-	}
+	// A test may have closed them before.
+	_ = h.log.Close(context.Background())
+	_ = h.db.Close()
 	if h.t.Failed() {
 		h.t.Logf("the switch's log:\n%s", h.logs)
 	}

@@ -464,3 +464,25 @@ func TestLeftJustNow(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestKeepLate is section 7.1: DE 38 of a late answer goes into the reversal
+// only while that has not been sent.
+func TestKeepLate(t *testing.T) {
+	for _, sent := range []bool{false, true} {
+		m := newMachine()
+		m.sell()
+		m.depart()
+		m.settle(result{kind: unknownResult, cause: ByTimeout, code: "68"})
+		if sent {
+			m.forward("00", false)
+		}
+		err := m.journal.Update(context.Background(), func(tx Tx) error { return keepLate(tx, m.sale.OID, "00", "A1B2C3") })
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := m.journal.held.txns[m.sale.OID]
+		if x.Late != "00 A1B2C3" || (x.Approval == "A1B2C3") == sent || x.State != ReversalPending {
+			t.Errorf("sent %v: late %q, approval %q, %s", sent, x.Late, x.Approval, x.State)
+		}
+	}
+}
