@@ -231,12 +231,23 @@ func TestCreateKeyOnce(t *testing.T) {
 func TestUnknownPolicyIsRefused(t *testing.T) {
 	r := newRoom(t, nil)
 	for _, tags := range []map[string]string{
-		{"keyd:unknown": "1"}, {"keyd:custody": "maybe"}, {"aws:x": "1"}, {"keyd:ksn-guard": "monotonic"},
+		{"keyd:unknown": "1"}, {"keyd:custody": "maybe"}, {"aws:x": "1"}, {"keyd:ksn-guard": "monotonic"}, {"keyd:mac-algorithm": "KEYD_UNIONPAY_ECB"},
 	} {
 		_, err := r.CreateKey(t.Context(), admin, "t", custody.CreateKey{Attributes: attributes(keys.UsageCMAC, keys.AES128, keys.ModeMAC), Tags: tags})
 		if !errors.Is(err, custody.ErrRequest) {
 			t.Errorf("tags %v: %v", tags, err)
 		}
+	}
+}
+
+func TestWithoutMaker(t *testing.T) {
+	r := withKeys(t, newRoom(t, nil))
+	user := r.WithoutMaker()
+	if _, err := user.CreateKey(t.Context(), admin, "t", custody.CreateKey{Attributes: attributes(keys.UsageCMAC, keys.AES128, keys.ModeMAC)}); !errors.Is(err, custody.ErrUnavailable) {
+		t.Errorf("it made a key: %v", err)
+	}
+	if _, err := user.Key(t.Context(), app, "t", ref("alias/zpk-a")); err != nil {
+		t.Errorf("it finds no key: %v", err)
 	}
 }
 

@@ -76,6 +76,14 @@ func New(cfg Config) (*Custody, error) {
 	}, nil
 }
 
+// WithoutMaker returns a Custody over the same parts that can make no key: what
+// the path of transactions is given.
+func (c *Custody) WithoutMaker() *Custody {
+	user := *c
+	user.maker = nil
+	return &user
+}
+
 // Identify returns the configured client of a verified certificate: by its
 // first URI SAN, or its first DNS SAN where it has no URI. It returns
 // [ErrDenied] for a certificate that no client has (C-06).

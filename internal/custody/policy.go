@@ -18,14 +18,13 @@ const (
 	TagCustody      = "keyd:custody"
 )
 
-// policyValues lists what each policy tag may say.
+// policyValues lists what each policy tag may say, as far as it is honoured.
 var policyValues = map[string][]string{
-	TagMACPadding:   {"none", "1", "2"},
-	TagMACAlgorithm: {"KEYD_UNIONPAY_ECB"},
-	TagMACMinBytes:  {"2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"},
-	TagISO4PAN:      {"full", "rightmost12"},
-	TagKSNGuard:     {"off"},
-	TagCustody:      {"any", "token"},
+	TagMACPadding:  {"none", "1", "2"},
+	TagMACMinBytes: {"2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"},
+	TagISO4PAN:     {"full", "rightmost12"},
+	TagKSNGuard:    {"off"},
+	TagCustody:     {"any", "token"},
 }
 
 // splitTags divides tags into the policy and the rest. It returns [ErrRequest]
