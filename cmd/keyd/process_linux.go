@@ -12,9 +12,8 @@ const (
 	staUnsync     = 0x40
 )
 
-// harden keeps the process's memory out of core files, away from other
-// processes of the same user, and, where the limit allows it, out of the swap
-// (C-13).
+// harden keeps the process's memory out of core files and away from other
+// processes of the same user (C-13).
 func harden() error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
 		return fmt.Errorf("turning core files off: %w", err)
@@ -22,12 +21,15 @@ func harden() error {
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_SET_DUMPABLE, 0, 0); errno != 0 {
 		return fmt.Errorf("making the process not dumpable: %w", errno)
 	}
+	return nil
+}
+
+// lockMemory keeps what the process touches out of the swap, where the limit
+// allows it; where it does not, `keyd doctor` says so (C-13).
+func lockMemory() error {
 	limit, err := memlockLimit()
-	if err != nil {
+	if err != nil || limit != unlimited {
 		return err
-	}
-	if limit != unlimited {
-		return nil
 	}
 	if err := syscall.Mlockall(syscall.MCL_CURRENT | syscall.MCL_FUTURE | mclOnFault); err != nil {
 		return fmt.Errorf("locking the memory: %w", err)

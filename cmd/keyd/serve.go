@@ -74,6 +74,9 @@ func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemo
 	if fips140.Enforced() {
 		return nil, advise(errors.New("GODEBUG=fips140=only forbids DES and TDES, which terminals and PIN blocks need"), "use fips140=on, or leave GODEBUG out")
 	}
+	if err := lockMemory(); err != nil {
+		log.Warn("memory can be swapped to disk", "err", err)
+	}
 	d := &daemon{cfg: cfg, log: log, metrics: newMetrics(), hangup: make(chan os.Signal, 1)}
 	// From the first moment on, a SIGHUP must not end the process.
 	signal.Notify(d.hangup, syscall.SIGHUP)
