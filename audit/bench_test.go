@@ -88,3 +88,48 @@ func BenchmarkAuditEncode(b *testing.B) {
 	}
 	b.ReportMetric(float64(n), "bytes/record")
 }
+
+// BenchmarkAuditVerify is L-208.
+func BenchmarkAuditVerify(b *testing.B) {
+	const records = 200_000
+	dir := b.TempDir()
+	l, err := Open(dir, testSigner(), testOptions())
+	if err != nil {
+		b.Fatal(err)
+	}
+	var group sync.WaitGroup
+	for range 64 {
+		group.Go(func() {
+			for range records / 64 / 25 {
+				t, err := l.Reserve(context.Background(), Ops, 25)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				_, err = t.Append(slices.Repeat([]Record{benchRecord()}, 25)...)
+				t.Release()
+				if err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	if err := l.Close(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+	b.ResetTimer()
+	start := time.Now()
+	n := uint64(0)
+	for range b.N {
+		report, err := Verify(dir, []string{testVkey(b)}, VerifyOptions{})
+		if err != nil || !report.OK() {
+			b.Fatal(err, report.Findings)
+		}
+		for _, l := range report.Logs {
+			n += l.Size
+		}
+	}
+	b.ReportMetric(float64(n)/time.Since(start).Seconds(), "records/s")
+}

@@ -38,7 +38,7 @@ type treeFact struct {
 // error is [ErrFormat].
 func parseRecord(record []byte) (*facts, error) {
 	p := parser{s: string(record)}
-	p.f.trees = nil
+	p.path, p.missing = p.room[:0], p.space[:0]
 	if len(record) > maxRecord {
 		return nil, p.fail("record has %d bytes, more than %d", len(record), maxRecord)
 	}
@@ -62,8 +62,26 @@ type parser struct {
 	nested  group     // groups of members inside of others
 	secOnly bool      // there is a member that only sec has
 	path    []string
-	marks   []string // paths of values that were replaced
-	missing []string // members that are needed and absent
+	room    [6]string // of path
+	marks   []string  // paths of values that were replaced
+	missing []absence
+	space   [8]absence // of missing
+}
+
+// absence is a member that is needed and not there.
+type absence struct {
+	f      *field
+	parent [3]string // path of its object
+	depth  int
+}
+
+func (a *absence) path() string {
+	return scrubPath(append(a.parent[:a.depth:a.depth], a.f.name))
+}
+
+// scrubPath writes a path as lists of scrubbed members spell it.
+func scrubPath(path []string) string {
+	return strings.ReplaceAll(strings.Join(path, "."), ".[]", "[]")
 }
 
 func (p *parser) fail(format string, args ...any) error {
@@ -125,11 +143,9 @@ func (p *parser) object(fs []field, depth int) error {
 // absent notes a member that is not there and may have to be.
 func (p *parser) absent(f *field) {
 	if f.need {
-		name := f.name
-		if f.sec {
-			name = "sec:" + name
-		}
-		p.missing = append(p.missing, strings.Join(append(slices.Clone(p.path), name), "."))
+		a := absence{f: f, depth: len(p.path)}
+		copy(a.parent[:], p.path)
+		p.missing = append(p.missing, a)
 	}
 }
 
@@ -179,7 +195,7 @@ func (p *parser) value(f *field, depth int) error {
 		return err
 	}
 	if s == "?" {
-		p.marks = append(p.marks, p.where())
+		p.marks = append(p.marks, scrubPath(p.path))
 		p.noteString(f, s)
 		return nil
 	}
@@ -188,13 +204,6 @@ func (p *parser) value(f *field, depth int) error {
 	}
 	p.noteString(f, s)
 	return nil
-}
-
-// where returns the path as scrub lists spell it.
-func (p *parser) where() string {
-	s := strings.Join(p.path, ".")
-	s = strings.ReplaceAll(s, ".[]", "[]")
-	return s
 }
 
 func (p *parser) array(f *field, depth int) error {
@@ -478,26 +487,18 @@ func (p *parser) finish() error {
 			return p.fail("%s was replaced and is not in scrub", m)
 		}
 	}
-	for _, m := range p.missing {
-		m, only := cutSec(m)
-		if only && !sec || slices.Contains(f.scrubs, strings.ReplaceAll(m, ".[]", "[]")) {
+	for i := range p.missing {
+		m := &p.missing[i]
+		if m.f.sec && !sec {
 			continue
 		}
-		if m == "hsm.serial" && def.needs&groupH == 0 {
+		path := m.path()
+		if slices.Contains(f.scrubs, path) || path == "hsm.serial" && def.needs&groupH == 0 {
 			continue
 		}
-		return p.fail("%s is missing", m)
+		return p.fail("%s is missing", path)
 	}
 	return p.groups(def)
-}
-
-// cutSec removes the mark of a member that only records of sec must have.
-func cutSec(path string) (string, bool) {
-	i := strings.LastIndex(path, "sec:")
-	if i < 0 {
-		return path, false
-	}
-	return path[:i] + path[i+len("sec:"):], true
 }
 
 // groups checks that the members belong to groups of the action, and that the

@@ -23,6 +23,7 @@ func closedLog(t testing.TB, perLife int) (older, log *simFS) {
 	for life := range 2 {
 		o := simOptions(fsys)
 		o.Clock = func() time.Time { return at }
+		o.CheckpointInterval = 20 * time.Millisecond
 		l, err := Open("sim", testSigner(), o)
 		if err != nil {
 			t.Fatal(err)
@@ -143,12 +144,13 @@ func TestTamperEveryFile(t *testing.T) {
 	if v, o, findings := found(t, log); v || o {
 		t.Fatalf("the log is good, but: %v, %v, %v", v, o, findings)
 	}
-	r := prng(3)
 	for _, name := range log.files() {
 		if derived(name) {
 			continue
 		}
 		t.Run("L-193 "+name, func(t *testing.T) {
+			t.Parallel()
+			r := prng(len(name))
 			data := log.names[name].data
 			places := []int{0, len(data) - 1}
 			for range 5 {

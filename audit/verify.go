@@ -159,12 +159,13 @@ func (v *verification) open(l *manifestLog) {
 	file := l.Dir + "/checkpoint"
 	msg, err := readFile(v.fsys, file, 1<<16)
 	if errors.Is(err, fs.ErrNotExist) && v.manifest.Format != 0 {
-		if _, err := readFile(v.fsys, nextName(l.shard), 4096); errors.Is(err, fs.ErrNotExist) {
-			c := newLogCheck(v, l, Checkpoint{Origin: l.Origin, Root: emptyRoot})
-			c.unsigned = true
-			v.logs[l.shard] = c
-			return
+		c := newLogCheck(v, l, Checkpoint{Origin: l.Origin, Root: emptyRoot})
+		c.unsigned = true
+		v.logs[l.shard] = c
+		if _, err := readFile(v.fsys, nextName(l.shard), 4096); err == nil {
+			v.checkNext(l, c.cp)
 		}
+		return
 	}
 	if err != nil {
 		v.fail("L-61(c)", file, "%v", err)
