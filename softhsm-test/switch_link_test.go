@@ -257,7 +257,7 @@ func (h *house) signsOn(t *testing.T) {
 			t.Errorf("the answer is %v with DE 70 = %q", m, m.Text(70))
 		}
 	}
-	wantCode(t, p.ask(p.Network("777")), "12")
+	wantCode(t, p.ask(p.Network("777")), "40")
 	bare, err := iso8583.ASCII87().Build(iso8583.NetworkRequest, iso8583.SideTerminal).
 		Set(7, time.Now().UTC().Format("0102150405")).Set(11, "000001").Set(41, "T0000100").Set(42, "M00000000000100").Set(70, "301").PackWithoutMAC()
 	must(t, err)

@@ -92,6 +92,7 @@ func (h *house) refusesSales(t *testing.T, p *pos) {
 		{"12 other currency", "12", 2104, func(b *iso8583.Builder) { b.Set(49, "840") }},
 		{"13 amount of zero", "13", 0, nil},
 		{"14 short PAN", "14", 2106, func(b *iso8583.Builder) { b.Set(2, "41111111") }},
+		{"14 another card in track 2", "14", 2107, func(b *iso8583.Builder) { b.Set(35, "5555555555554444=2912") }},
 		{"30 PIN block of the other scheme", "30", 2108, func(b *iso8583.Builder) { b.Set(3, "000000") }},
 		{"61 above the limit", "61", 5_000_002, nil},
 		{"03 merchant of another terminal", "03", 2110, func(b *iso8583.Builder) { b.Set(42, "M00000000000002") }},

@@ -182,7 +182,8 @@ func (l *link) send(receipt custody.Receipt, msg []byte, depart func() bool) err
 	if !depart() {
 		return errRecalled
 	}
-	if err := conn.SetWriteDeadline(time.Now().Add(l.s.cfg.Timers.Write)); err != nil {
+	patience := min(l.s.cfg.Timers.Write, l.s.cfg.Timers.Upstream)
+	if err := conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
 		return fmt.Errorf("sending upstream: %w", err)
 	}
 	if _, err := conn.Write(frame); err != nil {

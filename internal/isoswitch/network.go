@@ -27,7 +27,7 @@ func (s *Switch) network(ctx context.Context, r *request) {
 	}
 	ruled := verdict{code: codeApproved}
 	if code := r.msg.Text(70); code != signOn && code != signOff && code != echo {
-		ruled = verdict{code: codeInvalid, reason: audit.ReasonProfileDenied}
+		ruled = verdict{code: codeNoFunction, reason: audit.ReasonProfileDenied}
 	}
 	_, absent := r.msg.MAC()
 	if errors.Is(absent, iso8583.ErrMACAbsent) && !r.msg.Has(62) {

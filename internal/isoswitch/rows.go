@@ -52,103 +52,81 @@ const (
 func (e effect) accepts() bool { return e >= addTombstone }
 
 // ruling returns the row of the decision table for this dialect (section 10,
-// column 87, and W-09 where that leaves a choice). Of the two codes the first
-// answers a request and the second an advice.
+// column 87, and W-09 where that leaves a choice). The codes answer a request
+// and an advice, in this order.
 func ruling(row string, advice bool) verdict {
-	v := verdict{rule: row}
-	codes := func(request, ofAdvice string) verdict {
-		v.code = request
+	is := func(request, ofAdvice string, e effect, why audit.Reason, alert audit.ISOAlert) verdict {
 		if advice {
-			v.code = ofAdvice
+			request = ofAdvice
 		}
-		return v
+		return verdict{rule: row, code: request, effect: e, reason: why, alert: alert}
 	}
+	const security = audit.AlertSecurity
 	switch row {
 	case "D-01":
-		v.reason = audit.ReasonFormatError
-		return codes(codeFormat, codeFormat)
+		return is(codeFormat, codeFormat, noEffect, audit.ReasonFormatError, 0)
 	case "D-02":
-		v.reason = audit.ReasonUnknownTerminal
-		return codes(codeTerminal, codeTerminal)
+		return is(codeTerminal, codeTerminal, noEffect, audit.ReasonUnknownTerminal, 0)
 	case "D-03":
-		v.reason, v.alert = audit.ReasonMACMissing, audit.AlertSecurity
-		return codes(codeSecurity, codeSecurity)
+		return is(codeSecurity, codeSecurity, noEffect, audit.ReasonMACMissing, security)
 	case "D-04":
-		v.reason, v.alert = audit.ReasonMACInvalid, audit.AlertSecurity
-		return codes(codeSecurity, codeSecurity)
+		return is(codeSecurity, codeSecurity, noEffect, audit.ReasonMACInvalid, security)
 	case "D-05":
-		v.reason = audit.ReasonHSMUnavailable
-		return codes(codeCannot, codeCannot)
+		return is(codeCannot, codeCannot, noEffect, audit.ReasonHSMUnavailable, 0)
 	case "D-06":
-		v.reason, v.alert = audit.ReasonKSNReplay, audit.AlertSecurity
-		return codes(codeSecurity, codeSecurity)
-	case "D-07":
-		v.effect = repeatAnswer
-		return v
+		return is(codeSecurity, codeSecurity, noEffect, audit.ReasonKSNReplay, security)
+	}
+	return rulingOnOriginal(row, is)
+}
+
+// rulingOnOriginal has the rows from stage 7 on, which the journal decides.
+func rulingOnOriginal(row string, is func(request, advice string, e effect, why audit.Reason, alert audit.ISOAlert) verdict) verdict {
+	switch row {
+	case "D-07": // the code is the stored one
+		return is("", "", repeatAnswer, 0, 0)
 	case "D-08":
-		v.effect = waitForAnswer
-		return codes("", codeApproved)
-	case "D-09":
-		v.reason, v.alert = audit.ReasonReversalTampered, audit.AlertSecurity
-		return codes(codeDuplicate, codeDuplicate)
+		return is("", codeApproved, waitForAnswer, 0, 0)
+	case "D-09": // 64 and 14 where amount or PAN differ
+		return is(codeDuplicate, codeDuplicate, noEffect, audit.ReasonReversalTampered, audit.AlertSecurity)
 	case "D-10":
-		v.reason, v.effect = audit.ReasonOriginalUnknown, addTombstone
-		return codes(codeNoOriginal, codeApproved)
+		return is(codeNoOriginal, codeApproved, addTombstone, audit.ReasonOriginalUnknown, 0)
 	case "D-11":
-		v.reason = audit.ReasonOriginalUnknown
-		return codes(codeNoOriginal, codeNoOriginal)
+		return is(codeNoOriginal, codeNoOriginal, noEffect, audit.ReasonOriginalUnknown, 0)
 	case "D-13":
-		v.reason, v.alert = audit.ReasonPANMismatch, audit.AlertFraud
-		return codes(codePAN, codePAN)
+		return is(codePAN, codePAN, noEffect, audit.ReasonPANMismatch, audit.AlertFraud)
 	case "D-14":
-		v.reason = audit.ReasonAmountMismatch
-		return codes(codeOriginalSum, codeOriginalSum)
+		return is(codeOriginalSum, codeOriginalSum, noEffect, audit.ReasonAmountMismatch, 0)
 	case "D-15":
-		v.reason = audit.ReasonAttributeMismatch
-		return codes(codeNoOriginal, codeNoOriginal)
+		return is(codeNoOriginal, codeNoOriginal, noEffect, audit.ReasonAttributeMismatch, 0)
 	case "D-16":
-		v.reason = audit.ReasonOriginalDeclined
-		return codes(codeInvalid, codeApproved)
+		return is(codeInvalid, codeApproved, noEffect, audit.ReasonOriginalDeclined, 0)
 	case "D-17":
-		v.reason = audit.ReasonNotReversible
-		return codes(codeInvalid, codeInvalid)
+		return is(codeInvalid, codeInvalid, noEffect, audit.ReasonNotReversible, 0)
 	case "D-18":
-		v.effect = reverseLater
-		return codes("", codeApproved)
+		return is("", codeApproved, reverseLater, 0, 0)
 	case "D-19":
-		v.effect = joinRunning
-		return codes(codeApproved, codeApproved)
+		return is(codeApproved, codeApproved, joinRunning, 0, 0)
 	case "D-20":
-		v.effect = voidLocally
-		return codes(codeApproved, codeApproved)
+		return is(codeApproved, codeApproved, voidLocally, 0, 0)
 	case "D-21":
-		v.effect = reverseWhole
-		return codes(codeApproved, codeApproved)
+		return is(codeApproved, codeApproved, reverseWhole, 0, 0)
 	case "D-22":
-		v.reason = audit.ReasonAlreadyReversed
-		return codes(codeState, codeApproved)
+		return is(codeState, codeApproved, noEffect, audit.ReasonAlreadyReversed, 0)
 	case "D-23", "D-24":
-		v.reason = audit.ReasonRelationWrong
-		return codes(codeState, codeState)
+		return is(codeState, codeState, noEffect, audit.ReasonRelationWrong, 0)
 	case "D-25":
-		v.reason = audit.ReasonBatchClosed
-		return codes(codeState, codeApproved)
+		return is(codeState, codeApproved, noEffect, audit.ReasonBatchClosed, 0)
 	case "D-26":
-		v.effect = reversePart
-		return codes(codeApproved, codeApproved)
+		return is(codeApproved, codeApproved, reversePart, 0, 0)
 	case "D-27":
-		v.reason = audit.ReasonPartialInvalid
-		return codes(codeAmount, codeAmount)
+		return is(codeAmount, codeAmount, noEffect, audit.ReasonPartialInvalid, 0)
 	case "D-28":
-		v.reason = audit.ReasonReversalOfReversal
-		return codes(codeInvalid, codeInvalid)
+		return is(codeInvalid, codeInvalid, noEffect, audit.ReasonReversalOfReversal, 0)
 	case "D-34":
-		v.reason = audit.ReasonAgeExceeded
-		return codes(codeState, codeApproved)
+		return is(codeState, codeApproved, noEffect, audit.ReasonAgeExceeded, 0)
 	case "D-35":
-		v.reason, v.alert = audit.ReasonVelocity, audit.AlertFraud
-		return codes(codeTerminal, codeTerminal)
+		return is(codeTerminal, codeTerminal, noEffect, audit.ReasonVelocity, audit.AlertFraud)
 	}
 	// A row that the table lacks refuses.
-	return verdict{rule: row, code: codeCannot, reason: audit.ReasonInternal}
+	return is(codeCannot, codeCannot, noEffect, audit.ReasonInternal, 0)
 }

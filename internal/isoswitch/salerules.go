@@ -3,6 +3,7 @@ package isoswitch
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"keyd.dev/keyd/audit"
 	"keyd.dev/keyd/internal/iso8583"
@@ -23,6 +24,8 @@ func (s *Switch) permitSale(r *request) *verdict {
 		return &verdict{code: codeAmount, reason: audit.ReasonFormatError}
 	case amount > s.cfg.Limits.MaxAmount:
 		return &verdict{code: codeLimit, reason: audit.ReasonProfileDenied}
+	case m.Has(35) && trackPAN(m.Text(35)) != m.Text(2):
+		return &verdict{code: codePAN, reason: audit.ReasonPANMismatch}
 	case r.terminal.Scheme == TDESDUKPT && m.Has(63), r.terminal.Scheme == AESDUKPT && m.Has(52):
 		return &verdict{rule: "D-01", code: codeFormat, reason: audit.ReasonPINFormat}
 	}
@@ -30,6 +33,14 @@ func (s *Switch) permitSale(r *request) *verdict {
 		return &verdict{rule: "D-01", code: codeFormat, reason: audit.ReasonFormatError}
 	}
 	return nil
+}
+
+// trackPAN is the card number in track 2, which ends at its separator.
+func trackPAN(track string) string {
+	if i := strings.IndexAny(track, "=D"); i >= 0 {
+		return track[:i]
+	}
+	return ""
 }
 
 // allowedType reports whether a message type goes with a type of transaction.
