@@ -62,16 +62,18 @@ type tlsConfig struct {
 }
 
 type apiConfig struct {
-	Listen      string `toml:"listen" comment:"Address and port."`
-	Cert        string `toml:"cert" comment:"Server certificate chain, PEM; re-read when it changes."`
-	Key         string `toml:"key" comment:"Its key, PEM."`
-	ClientCA    string `toml:"client_ca" comment:"The CAs of client certificates, PEM."`
-	CRL         string `toml:"crl,omitempty" comment:"Revocation list of the client CA; default none."`
-	CRLStrict   bool   `toml:"crl_strict,omitempty" comment:"Refuse everyone when the list is past its next update; default false."`
-	MinTLS      string `toml:"min_tls,omitempty" comment:"\"1.3\" (default) or \"1.2\"."`
-	Region      string `toml:"region,omitempty" comment:"Region in ARNs; default xx-keyd-1."`
-	Account     string `toml:"account,omitempty" comment:"Account in ARNs, 12 digits; default 000000000000."`
-	DualControl bool   `toml:"dual_control" comment:"Whether changes by the API need a second person. This version offers only false: what needs two persons is done in ceremonies."`
+	Listen           string `toml:"listen" comment:"Address and port."`
+	Cert             string `toml:"cert" comment:"Server certificate chain, PEM; re-read when it changes."`
+	Key              string `toml:"key" comment:"Its key, PEM."`
+	ClientCA         string `toml:"client_ca" comment:"The CAs of client certificates, PEM."`
+	CRL              string `toml:"crl,omitempty" comment:"Revocation list of the client CA; default none."`
+	CRLStrict        bool   `toml:"crl_strict,omitempty" comment:"Refuse everyone when the list is past its next update; default false."`
+	MinTLS           string `toml:"min_tls,omitempty" comment:"\"1.3\" (default) or \"1.2\"."`
+	Region           string `toml:"region,omitempty" comment:"Region in ARNs; default xx-keyd-1."`
+	Account          string `toml:"account,omitempty" comment:"Account in ARNs, 12 digits; default 000000000000."`
+	RefusedPerMinute int    `toml:"refused_pins_per_minute,omitempty" comment:"PIN blocks refused to one client under one key in a minute, after which it must wait; default 50."`
+	RefusedPerHour   int    `toml:"refused_pins_per_hour,omitempty" comment:"The same in an hour, after which that client's PIN use of the key stops until keyd is started again; default 500."`
+	DualControl      bool   `toml:"dual_control" comment:"Whether changes by the API need a second person. This version offers only false: what needs two persons is done in ceremonies."`
 }
 
 type switchConfig struct {
@@ -185,6 +187,8 @@ func (c *config) fillDefaults() {
 	def(&c.API.MinTLS, "1.3")
 	def(&c.API.Region, "xx-keyd-1")
 	def(&c.API.Account, "000000000000")
+	def(&c.API.RefusedPerMinute, 50)
+	def(&c.API.RefusedPerHour, 500)
 	s := &c.Switch
 	def(&s.MinTLS, "1.3")
 	def(&s.MaxAmount, 5_000_000)

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
@@ -116,7 +118,7 @@ func (d *devDir) newConfig(c *devCmd, module string) (*configFile, error) {
 		},
 		Store: storeConfig{Path: d.file("keyd.db")},
 		Audit: auditConfig{Dir: d.file("audit"), Site: "dev.example", Node: "n1", SegmentMB: 8, DiskWarnPct: 2, DiskCriticalPct: 1},
-		API:   apiConfig{Listen: c.API, Cert: pki("server.pem"), Key: pki("server.key"), ClientCA: pki("ca.pem")},
+		API:   apiConfig{Listen: c.API, Cert: pki("server.pem"), Key: pki("server.key"), ClientCA: pki("ca.pem"), RefusedPerMinute: devRefusals, RefusedPerHour: devRefusals},
 		Switch: switchConfig{
 			Listen: c.Switch, Cert: pki("server.pem"), Key: pki("server.key"), ClientCA: pki("ca.pem"),
 			MaxAmount: 5_000_000, Currencies: []string{"978", "156"}, PartialTypes: []string{"00"},
@@ -133,22 +135,53 @@ func (d *devDir) newConfig(c *devCmd, module string) (*configFile, error) {
 	return cfg, cfg.pickPorts()
 }
 
+// devRefusals are the PIN blocks that may be refused in a minute and in an hour:
+// trials send many.
+const devRefusals = 100_000
+
 // pickPorts replaces addresses that are empty, or whose port is 0, by free ones.
 func (c *config) pickPorts() error {
 	for _, addr := range []*string{&c.API.Listen, &c.Switch.Listen, &c.Ops.Listen, &c.Upstream[0].Addr} {
-		if _, port, err := net.SplitHostPort(*addr); *addr != "" && (err != nil || port != "0") {
+		host, port, err := net.SplitHostPort(*addr)
+		if *addr != "" && (err != nil || port != "0") {
 			continue
 		}
-		def(addr, "127.0.0.1:0")
-		l, err := net.Listen("tcp", *addr)
+		if *addr == "" {
+			host = "127.0.0.1"
+		}
+		l, err := freePort(host)
 		if err != nil {
-			return fmt.Errorf("picking a free port: %w", err)
+			return fmt.Errorf("picking a free port on %s: %w", host, err)
 		}
 		// Held until all are picked, so that none is picked twice.
 		defer l.Close()
 		*addr = l.Addr().String()
 	}
 	return nil
+}
+
+// Ports are picked below those that systems give to outgoing connections: a
+// second start wants the same ports, and nobody must have got them by chance.
+const (
+	firstPort = 15_000
+	lastPort  = 32_000
+	portTries = 200
+)
+
+func freePort(host string) (net.Listener, error) {
+	var errs error
+	for range portTries {
+		n, err := rand.Int(rand.Reader, big.NewInt(lastPort-firstPort))
+		if err != nil {
+			return nil, err
+		}
+		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.FormatInt(firstPort+n.Int64(), 10)))
+		if err == nil {
+			return l, nil
+		}
+		errs = err
+	}
+	return nil, errs
 }
 
 // softHSMPaths are where distributions put SoftHSM's module.

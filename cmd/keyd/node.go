@@ -56,6 +56,7 @@ func openNode(ctx context.Context, cfg *configFile, log *slog.Logger, m *metrics
 	n.custody, err = custody.New(custody.Config{
 		Token: n.token, Maker: n.manager, Store: n.db, Log: n.audit,
 		Clients: cfg.clients(), Clock: time.Now, Serial: n.token.Info().Serial,
+		Malformed: custody.Malformed{PerMinute: cfg.API.RefusedPerMinute, PerHour: cfg.API.RefusedPerHour},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("starting custody: %w", err)
@@ -111,6 +112,9 @@ var errPINSpent = errors.New("pin_retain is false: start keyd again to log in to
 // pinOnce reads the PIN for the first login only: a lost login with pin_retain
 // = false waits for an operator (C-03).
 func pinOnce(ctx context.Context, t *tokenConfig) func() (secret.Bytes, error) {
+	if t.NoPIN {
+		return nil
+	}
 	var once sync.Once
 	return func() (secret.Bytes, error) {
 		pin, err := secret.Bytes{}, errPINSpent

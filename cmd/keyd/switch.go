@@ -30,7 +30,7 @@ func (d *daemon) newSwitch() (*isoswitch.Switch, error) {
 	}
 	s := &d.cfg.Switch
 	sw, err := isoswitch.New(isoswitch.Config{
-		Custody:  d.node.custody,
+		Custody:  d.node.custody.WithoutMaker(),
 		Journal:  d.node.db,
 		Dialect:  iso8583.ASCII87(),
 		TLS:      terminals.Server(),
