@@ -48,6 +48,16 @@ const (
 	CheckByHMAC  CheckMethod = 'H'
 )
 
+// tagCustody is the policy tag of [Block.TokenOnly], tokenCustody its value.
+const (
+	tagCustody   = "keyd:custody"
+	tokenCustody = "token"
+)
+
+// TokenOnly reports whether the key's policy forbids operations that would need
+// a clear secret outside the token.
+func (b *Block) TokenOnly() bool { return b.Policy[tagCustody] == tokenCustody }
+
 const (
 	blockMagic   = "KDKB\x01"
 	blockIDBytes = 32

@@ -47,6 +47,8 @@ const (
 	CanDecrypt
 	CanMAC // CMAC and HMAC
 	CanDerive
+	CanUnwrap // an enciphered PIN block, into an object that nobody can read
+	CanWrap   // such an object, into a PIN block under this key
 )
 
 // Loaded is a key block at work: its key, and the companion object that some

@@ -1,12 +1,11 @@
 // Package softhsmtest gives tests a real PKCS#11 token to throw away.
 //
-// SoftHSM and its configuration belong to the process: tests that use a token
+// A module and its configuration belong to the process: tests that use a token
 // do not run in parallel with each other, which testing's Setenv enforces.
 package softhsmtest
 
 import (
 	"os"
-	"path/filepath"
 	"testing"
 
 	"keyd.dev/keyd/internal/hsm"
@@ -20,7 +19,7 @@ const (
 	UserPIN = "2468013579"
 )
 
-// Make makes a token below dir and returns how to open it. The caller's
+// Make makes a SoftHSM token below dir and returns how to open it. The caller's
 // process is bound to dir from now on: SOFTHSM2_CONF is set. For a TestMain;
 // tests call [Config].
 func Make(dir string) (hsm.Config, error) {
@@ -44,28 +43,26 @@ func Make(dir string) (hsm.Config, error) {
 // PIN yields the user PIN of the tokens.
 func PIN() (secret.Bytes, error) { return secret.From([]byte(UserPIN)), nil }
 
-// Config makes a token for the test and returns how to open it. Where SoftHSM
-// is missing the test fails, and says what to install.
+// Config makes a token for the test and returns how to open it. Where the
+// module is missing the test fails, and says what to install.
 func Config(tb testing.TB) hsm.Config {
 	tb.Helper()
-	dir := tb.TempDir()
-	tb.Setenv("SOFTHSM2_CONF", filepath.Join(dir, "softhsm2.conf"))
-	cfg, err := Make(dir)
+	m, err := chosen()
 	if err != nil {
-		tb.Fatalf("make a SoftHSM token: %v", err)
+		tb.Fatal(err)
 	}
-	return cfg
+	return m.Config(tb)
 }
 
 // Token makes a token, initialised with keyd's own keys, and opens it until
 // the end of the test.
 func Token(tb testing.TB) *hsm.Token {
 	tb.Helper()
-	t := Open(tb, Config(tb))
-	if err := hsm.NewManager(t).Init(tb.Context()); err != nil {
-		tb.Fatalf("initialise the token: %v", err)
+	m, err := chosen()
+	if err != nil {
+		tb.Fatal(err)
 	}
-	return t
+	return m.Token(tb)
 }
 
 // Open opens a token until the end of the test.

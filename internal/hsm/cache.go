@@ -8,9 +8,11 @@ import (
 )
 
 // cacheKey names a cached key: by the MAC of its block, which no two blocks
-// share, and for a derived key by what it was derived with.
+// share, by what its object may do where that is not what [abilities] says,
+// and for a derived key by what it was derived with.
 type cacheKey struct {
 	mac  [16]byte
+	can  keys.Ability
 	as   keys.Spec
 	n    int
 	data [mostDerivation]byte
@@ -45,6 +47,14 @@ type entry struct {
 	// Under the cache's mutex.
 	place *list.Element // nil once it is out of the cache
 	users int
+}
+
+// can is what the object of a stored key may do.
+func (e *entry) can() keys.Ability {
+	if e.key.can != 0 {
+		return e.key.can
+	}
+	return abilities(e.block)
 }
 
 func newCache(room int) *cache {

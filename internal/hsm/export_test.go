@@ -17,6 +17,7 @@ type Faulty struct {
 	cryptoki
 	Before func(call string) error
 	Begun  bool // an injected error of a one-part operation comes after its beginning
+	Left   bool // an injected error of a re-encipherment is that of destroying its object
 
 	mu     sync.Mutex
 	counts map[string]int
@@ -125,6 +126,20 @@ func (f *Faulty) once(s pkcs11.SessionHandle, do operation, mech uint, iv []byte
 	return f.cryptoki.once(s, do, mech, iv, key, in, out)
 }
 
+func (f *Faulty) reencipher(s pkcs11.SessionHandle, mech uint, from, to pkcs11.ObjectHandle, in, out []byte) (int, bool, error) {
+	err := f.before("re-encipher")
+	if err != nil && !f.Left {
+		return 0, false, err
+	}
+	if err != nil { // the object that stays
+		if _, real := f.cryptoki.create(s, secretTemplate(pkcs11.CKK_GENERIC_SECRET, rights{}), testValue[:8]); real != nil {
+			return 0, false, real
+		}
+		return 0, true, err
+	}
+	return f.cryptoki.reencipher(s, mech, from, to, in, out)
+}
+
 func (f *Faulty) login(s pkcs11.SessionHandle, user uint, pin []byte) error {
 	if err := f.before("C_Login"); err != nil {
 		return err
@@ -186,7 +201,13 @@ func (t *Token) Duplicate(word string) error {
 	return t.manage(context.Background(), "duplicate", pkcs11.CKF_RW_SESSION, func(_ *epoch, s *session) error {
 		for _, k := range ownKeys {
 			if k.word == word {
-				_, err := s.mod.create(s.handle, t.ownTemplate(k), testValue)
+				attrs := t.ownTemplate(k)
+				for _, a := range attrs {
+					if a.Type == pkcs11.CKA_ID {
+						a.Value = []byte("another") // softokn has one object for an id, and changes its value
+					}
+				}
+				_, err := s.mod.create(s.handle, attrs, testValue)
 				return err
 			}
 		}
@@ -262,29 +283,4 @@ func InitTwin(module, label string) error {
 		return err
 	}
 	return mod.InitToken(slot, "12345678", label)
-}
-
-// InitNSS gives a fresh NSS database the empty PIN.
-func InitNSS(cfg Config) error {
-	mod, err := load(cfg.Module)
-	if err != nil {
-		return err
-	}
-	if _, err := start(mod, cfg); err != nil {
-		return err
-	}
-	defer func() { _ = mod.Finalize() }()
-	slots, err := mod.GetSlotList(true)
-	if err != nil {
-		return err
-	}
-	slot := slots[len(slots)-1]
-	s, err := mod.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
-	if err != nil {
-		return err
-	}
-	if err := mod.login(s, pkcs11.CKU_SO, nil); err != nil {
-		return err
-	}
-	return mod.InitPIN(s, "")
 }

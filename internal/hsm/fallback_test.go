@@ -57,7 +57,7 @@ func TestSigner(t *testing.T) {
 	message := []byte("checkpoint")
 	digest := sha256.Sum256(message)
 	t.Run("Ed25519", func(t *testing.T) {
-		s := must(softhsmtest.Token(t).Signer())(t)
+		s := must(softhsmtest.SoftHSM().Token(t).Signer())(t)
 		public, ok := s.Public().(ed25519.PublicKey)
 		if !ok {
 			t.Fatalf("public key is a %T", s.Public())
@@ -70,13 +70,14 @@ func TestSigner(t *testing.T) {
 		}
 	})
 	t.Run("P-256", func(t *testing.T) {
-		token, faulty, err := hsm.OpenFaulty(softhsmtest.Config(t), nil)
+		token, faulty, err := hsm.OpenFaulty(softhsmtest.SoftHSM().Config(t), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer token.Close()
+		tried := faulty.Count("C_GenerateKeyPair") // by the self-test
 		faulty.Set(func(call string) error {
-			if call == "C_GenerateKeyPair" && faulty.Count(call) <= 2 {
+			if call == "C_GenerateKeyPair" && faulty.Count(call) <= tried+2 {
 				return pkcs11.Error(pkcs11.CKR_MECHANISM_INVALID)
 			}
 			return nil
@@ -144,7 +145,7 @@ func TestSecondProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestSecondProcess$", "-test.v")
-	cmd.Env = append(os.Environ(), childVar+"="+path)
+	cmd.Env = append(os.Environ(), childVar+"="+path, childVar+"_MODULE="+cfg.Module, childVar+"_RESERVED="+cfg.Reserved)
 	out, err := cmd.CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("the child has used the key")) {
 		t.Errorf("second process: %v\n%s", err, out)
@@ -156,8 +157,10 @@ func child(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	module := must(hsm.FindSoftHSM())(t)
-	token := softhsmtest.Open(t, hsm.Config{Module: module, TokenLabel: softhsmtest.Label, PIN: softhsmtest.PIN})
+	token := softhsmtest.Open(t, hsm.Config{
+		Module: os.Getenv(childVar + "_MODULE"), Reserved: os.Getenv(childVar + "_RESERVED"),
+		TokenLabel: softhsmtest.Label, PIN: softhsmtest.PIN,
+	})
 	b := must(keys.ParseBlock(raw))(t)
 	got := must(loaded(t, token, b).Key.Encrypt(nil, make([]byte, 8)))(t)
 	if !bytes.Equal(got[:3], []byte{0x08, 0xD7, 0xB4}) {

@@ -74,6 +74,9 @@ type Info struct {
 	// PIN is what the token says against logging in, nil when nothing: it
 	// wraps [ErrPIN].
 	PIN error
+	// Trials are the functions that the self-test tried, in the order of their
+	// declaration; empty before one.
+	Trials []Trial
 	// Findings are what the self-test found the module not to enforce, or not to have.
 	Findings []string
 	// SelfTest is how long the self-test took. A rise is an early sign of trouble.

@@ -235,7 +235,7 @@ func checkDerivation(base keys.Algorithm, data []byte, as keys.Spec) error {
 		return fmt.Errorf("%w: %d bytes of derivation data; a %s key from %s takes whole blocks of %d, at least %d bytes",
 			keys.ErrAttributes, len(data), as.Algorithm, base, size, want)
 	}
-	return nil
+	return checkAbilities(as.Can)
 }
 
 // derived is a key made by Derive.

@@ -34,6 +34,26 @@ func (t *Token) Load(ctx context.Context, b *keys.Block) (*keys.Loaded, error) {
 	return loaded, nil
 }
 
+// LoadFor is Load for one side of a translation in the token: the key's object
+// may do what can says and no more, and is another than that of Load. can is
+// [keys.CanUnwrap] for the incoming key, with [keys.CanDecrypt] where it is AES,
+// and [keys.CanWrap] for the outgoing key, with [keys.CanEncrypt]. It returns
+// [keys.ErrForbidden] for what usage and mode of the key do not admit, and
+// otherwise the errors of Load.
+func (t *Token) LoadFor(ctx context.Context, b *keys.Block, can keys.Ability) (*keys.Loaded, error) {
+	if err := t.checkLMK(b); err != nil {
+		return nil, err
+	}
+	if !admits(b, can) {
+		return nil, fmt.Errorf("hsm: load key %s: %w: not for this side of a translation", b.ID, keys.ErrForbidden)
+	}
+	loaded, err := t.cached(ctx, cacheKey{mac: b.MAC, can: can}, b, t.loading)
+	if err != nil {
+		return nil, fmt.Errorf("hsm: load key %s: %w", b.ID, err)
+	}
+	return loaded, nil
+}
+
 // Derived gives the key whose value is ECB(key of base, data), cut to the
 // length that as names. It stays in the token and in the cache. data is whole
 // blocks of the base key's cipher, at least as long as the new key and at most
@@ -151,12 +171,12 @@ func (t *Token) lend(e *entry) *keys.Loaded {
 	if e.key.n > 0 {
 		return keys.NewLoaded(newKey(o, 0, e.key.as), nil, l.release)
 	}
-	a := e.block.Attributes
+	spec := keys.Spec{Algorithm: e.block.Attributes.Algorithm, Can: e.can()}
 	var companion keys.Key
 	if len(e.block.Companion) > 0 {
-		companion = newKey(o, 1, keys.Spec{Algorithm: a.Algorithm, Can: abilities(a)})
+		companion = newKey(o, 1, spec)
 	}
-	return keys.NewLoaded(newKey(o, 0, keys.Spec{Algorithm: a.Algorithm, Can: abilities(a)}), companion, l.release)
+	return keys.NewLoaded(newKey(o, 0, spec), companion, l.release)
 }
 
 // loading brings the entry of a stored key to stand.
@@ -173,7 +193,7 @@ func (t *Token) loading(e *entry) error {
 			}
 			verified = true
 		}
-		return t.unwrap(c, ep, b)
+		return t.unwrap(c, ep, b, e.can())
 	}}
 	e.object = o
 	return t.stand(o, "load key")
@@ -229,8 +249,8 @@ func (t *Token) verifyBlock(c *call, e *epoch, b *keys.Block) error {
 }
 
 // unwrap makes the key object of a verified block, and its companion.
-func (t *Token) unwrap(c *call, e *epoch, b *keys.Block) (pair, error) {
-	attrs := keyTemplate(b.Attributes.Algorithm, t.attributes(b.Attributes.Algorithm, abilities(b.Attributes)))
+func (t *Token) unwrap(c *call, e *epoch, b *keys.Block, can keys.Ability) (pair, error) {
+	attrs := keyTemplate(b.Attributes.Algorithm, t.attributes(b.Attributes.Algorithm, can))
 	mech := []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_WRAP, nil)}
 	var handles pair
 	err := e.perform(c, e.keeping, func(s *session) error {

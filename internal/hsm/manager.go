@@ -192,57 +192,6 @@ func (t *Token) ownTemplate(k own) []*pkcs11.Attribute {
 	)
 }
 
-// The curves, as CKA_EC_PARAMS. SoftHSM knows Ed25519 by its name as a
-// PrintableString, others by its object identifier.
-var (
-	ed25519Name = []byte("\x13\x0cedwards25519")
-	ed25519OID  = []byte{0x06, 0x03, 0x2B, 0x65, 0x70}
-	p256OID     = []byte{0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07}
-)
-
-// makeLogKey makes the log's key pair: Ed25519, or P-256 where the module has none.
-func (t *Token) makeLogKey(s *session) error {
-	kinds := []struct {
-		mech, keyType uint
-		params        []byte
-	}{
-		{ckmECEdwardsKeyPair, ckkECEdwards, ed25519Name},
-		{ckmECEdwardsKeyPair, ckkECEdwards, ed25519OID},
-		{pkcs11.CKM_EC_KEY_PAIR_GEN, pkcs11.CKK_EC, p256OID},
-	}
-	label := t.label(labelLog)
-	var last error
-	for _, kind := range kinds {
-		both := []*pkcs11.Attribute{
-			pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, kind.keyType),
-			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
-			pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
-			pkcs11.NewAttribute(pkcs11.CKA_ID, []byte(label)),
-		}
-		public := append(slices.Clone(both),
-			pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY),
-			pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, kind.params),
-			pkcs11.NewAttribute(pkcs11.CKA_VERIFY, true),
-		)
-		private := append(slices.Clone(both),
-			pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY),
-			pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
-			pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
-			pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
-			pkcs11.NewAttribute(pkcs11.CKA_SIGN, true),
-			pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false),
-			pkcs11.NewAttribute(pkcs11.CKA_DERIVE, false),
-		)
-		mech := []*pkcs11.Mechanism{pkcs11.NewMechanism(kind.mech, nil)}
-		if _, _, err := s.mod.GenerateKeyPair(s.handle, mech, public, private); err != nil {
-			last = s.failure("C_GenerateKeyPair", err)
-			continue
-		}
-		return nil
-	}
-	return last
-}
-
 // Generate makes a new key as the template says, which carries ID, Version,
 // Attributes, Exportability, Policy, CheckBy (0: the algorithm's default) and
 // CreatedMs, and returns the whole block. The value is made in the token,
@@ -378,6 +327,9 @@ func (m *Manager) Export(ctx context.Context, b *keys.Block) (secret.Bytes, erro
 // holds it: from then on the key gives [keys.ErrUnavailable]. The value is not
 // kept; the caller clears it.
 func (m *Manager) Hold(value secret.Bytes, as keys.Spec) (keys.Derived, error) {
+	if err := checkAbilities(as.Can); err != nil {
+		return nil, fmt.Errorf("hsm: hold key: %w", err)
+	}
 	held := secret.New(value.Len())
 	defer held.Clear()
 	copy(held.Reveal(), value.Reveal())

@@ -8,6 +8,8 @@ package hsm
 #cgo nocallback keyd_login
 #cgo noescape keyd_random
 #cgo nocallback keyd_random
+#cgo noescape keyd_reencipher
+#cgo nocallback keyd_reencipher
 
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -20,7 +22,8 @@ typedef struct { ck rv, n, begun; } keyd_result;
 typedef struct { unsigned char version[2]; void *fn[68]; } keyd_list; // CK_FUNCTION_LIST of v2.40
 
 // Places in CK_FUNCTION_LIST.
-enum { LOGIN = 18, CREATE_OBJECT = 20, ENCRYPT = 29, DECRYPT = 33, SIGN = 42, DERIVE_KEY = 62, RANDOM = 64 };
+enum { LOGIN = 18, CREATE_OBJECT = 20, DESTROY_OBJECT = 22, ENCRYPT = 29, DECRYPT = 33, SIGN = 42,
+	WRAP_KEY = 60, UNWRAP_KEY = 61, DERIVE_KEY = 62, RANDOM = 64 };
 
 static keyd_list *keyd_open(const char *path) {
 	void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -73,6 +76,44 @@ static keyd_result keyd_derive(keyd_list *l, ck session, ck type, void *data, ck
 	r.rv = derive(session, &m, base, attrs, count, &r.n);
 	return r;
 }
+
+// keyd_reencipher unwraps a block under one key, wraps what came out under
+// another, and destroys it: it exists for the length of this call only. begun
+// is 1 when the object was left behind all the same.
+static keyd_result keyd_reencipher(keyd_list *l, ck session, ck type, ck from, ck to, void *in, void *out, ck len) {
+	ck (*unwrap)(ck, keyd_mech *, ck, void *, ck, keyd_attr *, ck, ck *) = l->fn[UNWRAP_KEY];
+	ck (*wrap)(ck, keyd_mech *, ck, ck, void *, ck *) = l->fn[WRAP_KEY];
+	ck (*destroy)(ck, ck) = l->fn[DESTROY_OBJECT];
+	keyd_mech m = { type, NULL, 0 };
+	ck class = 4, kind = 0x10; // CKO_SECRET_KEY; CKK_GENERIC_SECRET, since a DES type may change parity bits
+	unsigned char yes = 1, no = 0;
+	keyd_attr attrs[] = {
+		{ 0x000, &class, sizeof class }, // CKA_CLASS
+		{ 0x100, &kind, sizeof kind },   // CKA_KEY_TYPE
+		{ 0x001, &no, 1 },  // CKA_TOKEN
+		{ 0x002, &yes, 1 }, // CKA_PRIVATE
+		{ 0x103, &yes, 1 }, // CKA_SENSITIVE
+		{ 0x162, &yes, 1 }, // CKA_EXTRACTABLE, else it cannot be wrapped
+		{ 0x104, &no, 1 },  // CKA_ENCRYPT
+		{ 0x105, &no, 1 },  // CKA_DECRYPT
+		{ 0x106, &no, 1 },  // CKA_WRAP
+		{ 0x107, &no, 1 },  // CKA_UNWRAP
+		{ 0x108, &no, 1 },  // CKA_SIGN
+		{ 0x10A, &no, 1 },  // CKA_VERIFY
+		{ 0x10C, &no, 1 },  // CKA_DERIVE
+	};
+	ck object = 0;
+	keyd_result r = { unwrap(session, &m, from, in, len, attrs, sizeof attrs / sizeof *attrs, &object), 0, 0 };
+	if (r.rv) return r;
+	r.n = len;
+	r.rv = wrap(session, &m, to, object, out, &r.n);
+	ck rv = destroy(session, object);
+	if (rv) {
+		r.begun = 1;
+		if (!r.rv) r.rv = rv;
+	}
+	return r;
+}
 */
 import "C"
 
@@ -119,6 +160,10 @@ type cryptoki interface {
 	create(s pkcs11.SessionHandle, attrs []*pkcs11.Attribute, value []byte) (pkcs11.ObjectHandle, error)
 	// derive makes an object of attrs whose value is ECB(base, data).
 	derive(s pkcs11.SessionHandle, mech uint, base pkcs11.ObjectHandle, data []byte, attrs []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
+	// reencipher unwraps in under one key into a secret object, wraps that under
+	// another into out, which is as long, and destroys it. left reports that it
+	// could not be destroyed: then the session must end.
+	reencipher(s pkcs11.SessionHandle, mech uint, from, to pkcs11.ObjectHandle, in, out []byte) (n int, left bool, err error)
 }
 
 // operation is a one-part operation; its value is the place of its C_...Init
@@ -212,6 +257,14 @@ func (m *native) derive(s pkcs11.SessionHandle, mech uint, base pkcs11.ObjectHan
 	list := template(&pins, attrs)
 	r := C.keyd_derive(m.list, C.ck(s), C.ck(mech), pointer(data), C.ck(len(data)), C.ck(base), &list[0], C.ck(len(list)))
 	return pkcs11.ObjectHandle(r.n), result(r.rv)
+}
+
+func (m *native) reencipher(s pkcs11.SessionHandle, mech uint, from, to pkcs11.ObjectHandle, in, out []byte) (int, bool, error) {
+	if len(in) != len(out) {
+		return 0, false, fmt.Errorf("hsm: re-encipher: %d bytes into %d", len(in), len(out))
+	}
+	r := C.keyd_reencipher(m.list, C.ck(s), C.ck(mech), C.ck(from), C.ck(to), pointer(in), pointer(out), C.ck(len(in)))
+	return int(r.n), r.begun != 0, result(r.rv)
 }
 
 // template puts attrs in the form of C. It pins their values, because it stores

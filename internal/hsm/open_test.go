@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/pkcs11"
 
 	"keyd.dev/keyd/internal/hsm"
@@ -80,7 +81,7 @@ func libc(t *testing.T) string {
 }
 
 func TestAmbiguousToken(t *testing.T) {
-	cfg := softhsmtest.Config(t)
+	cfg := softhsmtest.SoftHSM().Config(t)
 	err := hsm.InitToken(cfg.Module, cfg.TokenLabel, secret.From([]byte("12345678")), secret.From([]byte("12345678")))
 	if !errors.Is(err, hsm.ErrExists) {
 		t.Errorf("a second token of the label: %v, want %v", err, hsm.ErrExists)
@@ -98,7 +99,11 @@ func TestAmbiguousToken(t *testing.T) {
 }
 
 func TestWrongPIN(t *testing.T) {
-	cfg := softhsmtest.Config(t)
+	softhsmtest.Each(t, wrongPIN)
+}
+
+func wrongPIN(t *testing.T, m softhsmtest.Module) {
+	cfg := m.Config(t)
 	wrong := cfg
 	wrong.PIN = pin("99999999")
 	token, faulty, err := hsm.OpenFaulty(wrong, nil)
@@ -111,13 +116,14 @@ func TestWrongPIN(t *testing.T) {
 	if n := faulty.Count("C_Login"); n != 1 {
 		t.Errorf("C-02 wrong PIN was tried %d times, want once", n)
 	}
-	if info, err := hsm.Look(cfg); err != nil || !info.PINCountLow || info.PIN != nil {
+	remembers := m.Name == softhsmtest.SoftHSM().Name // softokn counts no tries
+	if info, err := hsm.Look(cfg); err != nil || info.PINCountLow != remembers || info.PIN != nil {
 		t.Errorf("C-02 Look: %+v, %v", info, err)
 	}
 	// The token itself remembers; the right PIN still works, so it is not locked.
 	again := softhsmtest.Open(t, cfg)
-	if !again.Info().PINCountLow {
-		t.Error("C-02 the token does not show that a wrong PIN was given")
+	if again.Info().PINCountLow != remembers {
+		t.Errorf("C-02 the token shows that a wrong PIN was given: %t, want %t", !remembers, remembers)
 	}
 }
 
@@ -172,12 +178,29 @@ func TestSelfTestFails(t *testing.T) {
 }
 
 func TestEnforcement(t *testing.T) {
-	cfg := softhsmtest.Config(t)
-	cfg.RequireEnforcement = true
-	token := softhsmtest.Open(t, cfg)
-	if found := token.Info().Findings; len(found) > 0 {
-		t.Errorf("SoftHSM does not enforce: %q", found)
-	}
+	t.Run("softhsm", func(t *testing.T) {
+		cfg := softhsmtest.SoftHSM().Config(t)
+		cfg.RequireEnforcement = true
+		token := softhsmtest.Open(t, cfg)
+		if found := token.Info().Findings; len(found) > 0 {
+			t.Errorf("SoftHSM does not enforce: %q", found)
+		}
+	})
+	t.Run("softokn", func(t *testing.T) {
+		cfg := softhsmtest.Softokn().Config(t)
+		want := []string{"wraps a key that is not extractable", "derives from a key that may not"}
+		if d := cmp.Diff(want, softhsmtest.Open(t, cfg).Info().Findings); d != "" {
+			t.Errorf("findings (-want +got):\n%s", d)
+		}
+		cfg.RequireEnforcement = true
+		strict, err := hsm.Open(cfg)
+		if err == nil {
+			_ = strict.Close()
+		}
+		if !errors.Is(err, hsm.ErrSelfTest) {
+			t.Errorf("Open with enforcement required: %v, want %v", err, hsm.ErrSelfTest)
+		}
+	})
 }
 
 func TestSecondOpen(t *testing.T) {

@@ -1,7 +1,6 @@
 package hsm
 
 import (
-	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
@@ -15,11 +14,11 @@ import (
 	"keyd.dev/keyd/keys"
 )
 
-// capabilities are what the self-test found the module able to do. The
-// mechanism list is not asked: modules list what they refuse, and do what they
-// do not list.
+// capabilities are those functions of the module that keyd's path depends on.
 type capabilities struct {
-	tdesCMAC atomic.Bool // else the chain of chainCMAC
+	tdesCMAC       atomic.Bool // else the chain of chainCMAC
+	reencipherTDES atomic.Bool
+	reencipherAES  atomic.Bool
 }
 
 // The self-test's keys and data. They are public; the parts of the TDES key differ.
@@ -67,15 +66,17 @@ func (t *Token) selfTest(e *epoch) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.can.tdesCMAC.Store(p.tdesCMAC)
-	t.info.Findings, t.info.SelfTest = p.findings, time.Since(began)
+	t.can.tdesCMAC.Store(p.works(TDESCMAC))
+	t.can.reencipherTDES.Store(p.works(ReencipherTDES))
+	t.can.reencipherAES.Store(p.works(ReencipherAES))
+	t.info.Trials, t.info.Findings, t.info.SelfTest = p.trials, p.findings, time.Since(began)
 	return nil
 }
 
 // probe is one self-test.
 type probe struct {
 	s        *session
-	tdesCMAC bool
+	trials   []Trial
 	findings []string
 }
 
@@ -89,16 +90,18 @@ func (p *probe) run() error {
 		name string
 		run  func() error
 	}{
-		{"TDES CMAC", p.cmacTDES},
-		{"HMAC-SHA-256", p.hmac},
+		{"HMAC-SHA-256", func() error { return p.hmac(keys.HMACSHA256, sha256.New, keys.HMACSHA256.KeyBytes()) }},
 		{"derivation", p.derivation},
 		{"key wrap", p.wrapping},
-		{"enforcement", p.enforcement},
 	}
 	for _, step := range steps {
 		if err := step.run(); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
 		}
+	}
+	p.functions()
+	if err := p.enforcement(); err != nil {
+		return fmt.Errorf("enforcement: %w", err)
 	}
 	return nil
 }
@@ -170,43 +173,6 @@ func softCipher(a keys.Algorithm, value []byte) (secret.Cipher, error) {
 		return secret.NewTDES(value)
 	}
 	return secret.NewAES(value)
-}
-
-// cmacTDES finds out whether there is a mechanism for it. A wrong answer is
-// fatal, a missing mechanism is not.
-func (p *probe) cmacTDES() error {
-	soft, err := softCipher(keys.TDES2, testValue[:16])
-	if err != nil {
-		return err
-	}
-	want, err := chainCMAC(soft, testData[:20])
-	if err != nil {
-		return err
-	}
-	h, err := p.key(keys.TDES2, rights{sign: true})
-	if err != nil {
-		return nil
-	}
-	got, err := p.s.once("CMAC", signing, tdesMechs.cmac, nil, h, testData[:20], len(want))
-	if err != nil {
-		return nil
-	}
-	if !same(got, want) {
-		return fmt.Errorf("wrong answer")
-	}
-	p.tdesCMAC = true
-	return nil
-}
-
-func (p *probe) hmac() error {
-	value := testValue[:keys.HMACSHA256.KeyBytes()]
-	h, err := p.keyOf(keys.HMACSHA256, rights{sign: true}, value)
-	if err != nil {
-		return err
-	}
-	soft := hmac.New(sha256.New, value)
-	soft.Write(testData)
-	return p.answer("HMAC", signing, pkcs11.CKM_SHA256_HMAC, nil, h, testData, soft.Sum(nil))
 }
 
 // derivation tries ECB_ENCRYPT_DATA of both ciphers.
@@ -285,6 +251,10 @@ func (p *probe) enforcement() error {
 	if err != nil {
 		return err
 	}
+	open, err := p.keyOf(keys.AES128, rights{extractable: true}, wrapValue)
+	if err != nil {
+		return err
+	}
 	s := p.s
 	for _, try := range []struct {
 		finding string
@@ -309,6 +279,18 @@ func (p *probe) enforcement() error {
 		{"derives from a key that may not", func() error {
 			attrs := append(keyTemplate(keys.AES128, rights{}), pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, 16))
 			_, err := s.mod.derive(s.handle, aesMechs.derive, mute, testData[:16], attrs)
+			return err
+		}},
+		{"deciphers with a key that may only wrap", func() error {
+			_, err := s.once("decrypt", decrypting, pkcs11.CKM_AES_ECB, nil, kek, testData, len(testData))
+			return err
+		}},
+		{"unwraps with a key that may only wrap", func() error {
+			_, err := s.mod.UnwrapKey(s.handle, keyWrap(), kek, wrapped, keyTemplate(keys.AES128, rights{}))
+			return err
+		}},
+		{"wraps with a key that may not", func() error {
+			_, err := s.mod.WrapKey(s.handle, keyWrap(), mute, open)
 			return err
 		}},
 	} {

@@ -183,6 +183,10 @@ func (s *session) publicKey(label string) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.publicOf(h)
+}
+
+func (s *session) publicOf(h pkcs11.ObjectHandle) (crypto.PublicKey, error) {
 	attrs, err := s.mod.GetAttributeValue(s.handle, h, []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, nil),
 		pkcs11.NewAttribute(pkcs11.CKA_EC_POINT, nil),
@@ -249,14 +253,22 @@ func (s *signer) Sign(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]by
 		if err != nil {
 			return nil, err
 		}
-		signature, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:32]), new(big.Int).SetBytes(raw[32:])})
-		if err != nil {
-			return nil, fmt.Errorf("hsm: sign: %w", err)
-		}
-		if !ecdsa.VerifyASN1(public, message, signature) {
-			return nil, errSignature
-		}
-		return signature, nil
+		return signatureDER(public, message, raw)
 	}
 	return nil, errors.New("hsm: sign: unknown kind of key")
+}
+
+// signatureDER is a module's two integers as ASN.1, verified.
+func signatureDER(public *ecdsa.PublicKey, digest, raw []byte) ([]byte, error) {
+	if len(raw) != 64 {
+		return nil, errSignature
+	}
+	signature, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:32]), new(big.Int).SetBytes(raw[32:])})
+	if err != nil {
+		return nil, fmt.Errorf("hsm: sign: %w", err)
+	}
+	if !ecdsa.VerifyASN1(public, digest, signature) {
+		return nil, errSignature
+	}
+	return signature, nil
 }

@@ -1,6 +1,8 @@
 package hsm
 
 import (
+	"fmt"
+
 	"github.com/miekg/pkcs11"
 
 	"keyd.dev/keyd/keys"
@@ -8,9 +10,15 @@ import (
 
 // abilities returns what the object of a stored key may do in the token: only
 // what its usage and mode need. A base derivation key may derive and nothing
-// else, because encryption would give every derived key away.
-func abilities(a keys.Attributes) keys.Ability {
+// else, because encryption would give every derived key away. A PIN key whose
+// policy lets no clear secret out of the token may move PIN blocks and nothing
+// else.
+func abilities(b *keys.Block) keys.Ability {
+	a := b.Attributes
 	tdes := a.Algorithm.IsTDES()
+	if a.Usage == keys.UsagePIN && b.TokenOnly() {
+		return sides(a.Mode, keys.CanUnwrap, keys.CanWrap)
+	}
 	switch a.Usage {
 	case keys.UsageBDK, keys.UsageInitialKey:
 		if tdes {
@@ -24,13 +32,47 @@ func abilities(a keys.Attributes) keys.Ability {
 	case keys.UsageCMAC, keys.UsageHMAC:
 		return keys.CanMAC
 	}
-	switch a.Mode {
+	return sides(a.Mode, keys.CanDecrypt, keys.CanEncrypt)
+}
+
+// sides returns what a mode of use admits of an incoming and an outgoing ability.
+func sides(m keys.Mode, in, out keys.Ability) keys.Ability {
+	switch m {
 	case keys.ModeEncrypt:
-		return keys.CanEncrypt
+		return out
 	case keys.ModeDecrypt:
-		return keys.CanDecrypt
+		return in
 	}
-	return keys.CanEncrypt | keys.CanDecrypt
+	return in | out
+}
+
+// admits reports whether an object of the stored key may have the abilities,
+// which are fewer or others than those of [abilities]: a PIN key's for one side
+// of a translation in the token. Format 4 is two encipherments with the PAN
+// between them, so that an AES key needs the right to the outer one as well.
+func admits(b *keys.Block, can keys.Ability) bool {
+	a := b.Attributes
+	if a.Usage != keys.UsagePIN {
+		return false
+	}
+	in, out := keys.CanUnwrap, keys.CanWrap
+	if a.Algorithm.IsAES() {
+		in, out = in|keys.CanDecrypt, out|keys.CanEncrypt
+	}
+	admitted := sides(a.Mode, in, out)
+	return (can == in || can == out) && can&^admitted == 0
+}
+
+// checkAbilities refuses an object that could wrap another key and decipher
+// the result, and one that could encipher a value and unwrap it: either would
+// let whoever holds the session choose or learn the value of an object.
+func checkAbilities(can keys.Ability) error {
+	for _, both := range []keys.Ability{keys.CanWrap | keys.CanDecrypt, keys.CanUnwrap | keys.CanEncrypt} {
+		if can&both == both {
+			return fmt.Errorf("%w: no key may both wrap and decipher, or unwrap and encipher", keys.ErrAttributes)
+		}
+	}
+	return nil
 }
 
 // rights are the usage attributes of a key object.
@@ -46,6 +88,8 @@ func (t *Token) attributes(a keys.Algorithm, can keys.Ability) rights {
 		decrypt: can&keys.CanDecrypt != 0,
 		sign:    can&keys.CanMAC != 0,
 		derive:  can&keys.CanDerive != 0,
+		wrap:    can&keys.CanWrap != 0,
+		unwrap:  can&keys.CanUnwrap != 0,
 	}
 	if a.IsTDES() && r.sign && !t.can.tdesCMAC.Load() {
 		r.sign, r.encrypt = false, true // the chain of 5.2 in place of the mechanism
@@ -69,9 +113,13 @@ func (r rights) list() []*pkcs11.Attribute {
 
 // keyTemplate is the template of a session object that holds a secret key.
 func keyTemplate(a keys.Algorithm, r rights) []*pkcs11.Attribute {
+	return secretTemplate(keyType(a), r)
+}
+
+func secretTemplate(kind uint, r rights) []*pkcs11.Attribute {
 	return append(r.list(),
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
-		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, keyType(a)),
+		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, kind),
 		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, false),
 		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
 		pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
