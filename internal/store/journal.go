@@ -136,7 +136,7 @@ func (t *tx) Accept(device isoswitch.Device, counter uint32, message isoswitch.H
 		err = t.insert("INSERT INTO accepted (device, counter, message, at) VALUES (?, ?, ?, ?)",
 			string(device), counter, message[:], nanos(at))
 	}
-	if err == nil {
+	if err == nil && counter%forgetEvery == 0 {
 		err = t.forget(device, at)
 	}
 	if err != nil {
@@ -145,12 +145,16 @@ func (t *tx) Accept(device isoswitch.Device, counter uint32, message isoswitch.H
 	return nil
 }
 
-// forget lets go of the device's two oldest messages if no repeat of them can
-// come any more. Two, so that they become fewer where they were too many.
+// forgetEvery is how many counters lie between two times of forgetting.
+const forgetEvery = 64
+
+// forget lets go of the device's oldest messages if no repeat of them can come
+// any more: of twice as many as came since, so that they become fewer where they
+// were too many.
 func (t *tx) forget(device isoswitch.Device, now time.Time) error {
 	_, err := t.s.exec(`DELETE FROM accepted WHERE device = ?1 AND at < ?2 AND counter IN
-		(SELECT counter FROM accepted WHERE device = ?1 ORDER BY counter LIMIT 2)`,
-		string(device), nanos(now.Add(-t.lookBack-24*time.Hour)))
+		(SELECT counter FROM accepted WHERE device = ?1 ORDER BY counter LIMIT ?3)`,
+		string(device), nanos(now.Add(-t.lookBack-24*time.Hour)), 2*forgetEvery)
 	return err
 }
 
