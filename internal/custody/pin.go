@@ -14,10 +14,14 @@ import (
 
 // TranslatePIN takes a PIN block from under one key to under another, where
 // the PIN is clear in this process for the time of one operation: the result
-// says so by its custody class. It returns [ErrPINBlock] for everything that
-// deciphering revealed, [ErrTooMany] after too many of those, and [ErrDenied],
-// [ErrNoKey], [ErrKeyState], [ErrKeyUse], [ErrRequest], [ErrCustody] or
-// [ErrUnavailable].
+// says so by its custody class. Where the policy of a key forbids that, the
+// block is moved within the token, unseen and unchecked, or refused: see
+// [Translator].
+//
+// It returns [ErrPINBlock] for everything that deciphering revealed,
+// [ErrTooMany] after too many of those, neither of which an unseen block can
+// bring about, and [ErrDenied], [ErrNoKey], [ErrKeyState], [ErrKeyUse],
+// [ErrRequest], [ErrCustody] or [ErrUnavailable].
 func (a *Act) TranslatePIN(ctx context.Context, q TranslatePIN) (TranslatedPIN, error) {
 	r := audit.Record{
 		Action: audit.PINTranslate,
@@ -50,16 +54,15 @@ func (a *Act) translate(ctx context.Context, r *audit.Record, q TranslatePIN) (T
 	if err != nil {
 		return TranslatedPIN{}, err
 	}
-	if err := a.c.refused.allow(a.caller.Name, in.Block.ID); err != nil {
-		return TranslatedPIN{}, err
-	}
+	var block []byte
 	if tokenOnly(in) || tokenOnly(out) {
-		return TranslatedPIN{}, fmt.Errorf("%w: the PIN is clear in the process while it is translated", ErrCustody)
-	}
-	r.Custody = audit.CustodyProcess
-	block, err := a.c.translateBlock(ctx, q, in, out, &from, &to)
-	if errors.Is(err, ErrPINBlock) && a.c.refused.count(a.caller.Name, in.Block.ID) {
-		a.alarm(r, in)
+		block, err = a.c.translateUnseen(ctx, q, in, out, &from, &to)
+		if !errors.Is(err, ErrCustody) { // else nothing was done
+			r.Custody = audit.CustodyToken
+		}
+	} else {
+		r.Custody = audit.CustodyProcess
+		block, err = a.translateSeen(ctx, r, q, in, out, &from, &to)
 	}
 	if err != nil {
 		return TranslatedPIN{}, err
@@ -67,8 +70,20 @@ func (a *Act) translate(ctx context.Context, r *audit.Record, q TranslatePIN) (T
 	return TranslatedPIN{
 		Block:   block,
 		Key:     KeyInfo{ID: out.Block.ID, Check: out.Block.Check},
-		Custody: audit.CustodyProcess,
+		Custody: r.Custody,
 	}, nil
+}
+
+// translateSeen checks the block in this process, and counts what is refused.
+func (a *Act) translateSeen(ctx context.Context, r *audit.Record, q TranslatePIN, in, out KeyRecord, from, to *pin.Side) ([]byte, error) {
+	if err := a.c.refused.allow(a.caller.Name, in.Block.ID); err != nil {
+		return nil, err
+	}
+	block, err := a.c.translateBlock(ctx, q, in, out, from, to)
+	if errors.Is(err, ErrPINBlock) && a.c.refused.count(a.caller.Name, in.Block.ID) {
+		a.alarm(r, in)
+	}
+	return block, err
 }
 
 // pinKey finds the key of one side and checks that it may be used so.
@@ -122,18 +137,26 @@ func (c *Custody) translateBlock(ctx context.Context, q TranslatePIN, in, out Ke
 	}
 	defer target.release()
 	block, err := pin.Translate(source.full, from, q.Block, target.full, to, rand.Reader)
-	switch {
-	case err == nil:
-		return block, nil
-	case errors.Is(err, pin.ErrBlock):
-		return nil, ErrPINBlock
-	case errors.Is(err, pin.ErrCipher):
-		return nil, fmt.Errorf("%w: formats 0, 1 and 3 need a TDES key, format 4 an AES key", ErrKeyUse)
-	case errors.Is(err, pin.ErrLength), errors.Is(err, pin.ErrTranslation), errors.Is(err, pin.ErrPAN), errors.Is(err, pin.ErrFormat):
-		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
+	if err != nil {
+		return nil, pinError(err)
 	}
-	return nil, tokenError("translating the PIN block", err)
+	return block, nil
 }
+
+// pinError maps what package pin says to custody's reasons.
+func pinError(err error) error {
+	switch {
+	case errors.Is(err, pin.ErrBlock):
+		return ErrPINBlock
+	case errors.Is(err, pin.ErrCipher):
+		return errCipher
+	case errors.Is(err, pin.ErrLength), errors.Is(err, pin.ErrTranslation), errors.Is(err, pin.ErrPAN), errors.Is(err, pin.ErrFormat):
+		return fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	return tokenError("translating the PIN block", err)
+}
+
+var errCipher = fmt.Errorf("%w: formats 0, 1 and 3 need a TDES key, format 4 an AES key", ErrKeyUse)
 
 // pinSides are the two sides as package pin wants them.
 func pinSides(q TranslatePIN, in, out KeyRecord) (from, to pin.Side, err error) {

@@ -46,7 +46,11 @@ func caller(name string, role custody.Role, patterns ...string) custody.Caller {
 
 func newRoom(t *testing.T, change func(*custody.Config)) *room {
 	t.Helper()
-	token := softhsmtest.Token(t)
+	return newRoomOver(t, softhsmtest.Token(t), change)
+}
+
+func newRoomOver(t *testing.T, token *hsm.Token, change func(*custody.Config)) *room {
+	t.Helper()
 	dir := t.TempDir()
 	db, err := store.Open(t.Context(), store.Config{Path: filepath.Join(dir, "keyd.db"), Purpose: store.Serve})
 	if err != nil {
