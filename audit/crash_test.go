@@ -5,12 +5,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"testing"
 	"time"
 )
 
 const simSegment = 128 << 10
+
+// effort returns how much of a thorough test to do: the usual amount, a tenth
+// of it under the race detector, which looks for other faults, and all of it
+// when KEYD_AUDIT_THOROUGH is set.
+func effort(t testing.TB, usual, all int) int {
+	t.Helper()
+	switch {
+	case os.Getenv("KEYD_AUDIT_THOROUGH") != "":
+		return all
+	case underRace:
+		return max(1, usual/10)
+	}
+	return usual
+}
 
 func simOptions(fsys fileSystem) Options {
 	o := testOptions()
@@ -100,10 +115,7 @@ func checkAcks(t *testing.T, fsys fileSystem, acks *acknowledged) {
 // TestCrash is L-190: whatever part of the unsynced state survives, the log
 // opens, has every acknowledged record, verifies, and goes on.
 func TestCrash(t *testing.T) {
-	runs, states := 60, 25
-	if testing.Short() {
-		runs, states = 12, 10
-	}
+	runs, states := effort(t, 40, 200), effort(t, 30, 50)
 	for run := range runs {
 		t.Run(fmt.Sprintf("L-190 run %d", run), func(t *testing.T) {
 			t.Parallel()
@@ -196,7 +208,7 @@ func TestDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := prng(7)
-	for range 300 {
+	for range effort(t, 300, 3000) {
 		damaged := live.snapshot()
 		seg := scan.oldest + r.below(scan.last-scan.oldest+1)
 		end := scan.end
