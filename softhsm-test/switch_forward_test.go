@@ -24,6 +24,7 @@ func TestSwitchForward(t *testing.T) {
 	t.Run("D-31 upstream declines", func(t *testing.T) {
 		upstreamSays(t, "12", isoswitch.ReversalFailed, "reversal.fail", "D-31", 3)
 	})
+	t.Run("W-13 D-31 after a decline the next try waits for the back-off alone", declinedIsTriedSoon)
 	t.Run("D-32 tries used up", triesUsedUp)
 	t.Run("A-06.T2 an answer that nobody asked for", unasked)
 	t.Run("A-23.T1 poison is parked and blocks no other", poisonIsParked)

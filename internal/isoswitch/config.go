@@ -59,7 +59,7 @@ type Limits struct {
 	Tombstones   int // reversals without an original from one terminal in an hour that raise an alert; 100
 	Connections  int // of terminals at a time; 1,024
 	Outstanding  int // requests on one connection at a time; 1,024
-	PerTerminal  int // requests of one TID on one connection at a time; 64
+	PerTerminal  int // requests of one TID on one connection at a time; 1024
 }
 
 // Velocity limits the reversals of one terminal in an hour. D-35.
@@ -160,7 +160,7 @@ func (l Limits) withDefaults() (Limits, error) {
 	l.Connections = orDefault(l.Connections, 1024)
 	l.Outstanding = orDefault(l.Outstanding, 1024)
 	l.Tombstones = orDefault(l.Tombstones, 100)
-	l.PerTerminal = orDefault(l.PerTerminal, 64)
+	l.PerTerminal = orDefault(l.PerTerminal, 1024)
 	if l.MaxAmount <= 0 || l.MaxAmount > 999_999_999_999 {
 		return l, fmt.Errorf("%w: the greatest amount of a sale must be 1 to 999999999999 minor units", ErrConfig)
 	}

@@ -24,6 +24,7 @@ func (s *Switch) confirm(ctx context.Context, act *custody.Act, rev *Reversal, t
 		s.log.Error("an answer to a reversal is not authentic", "stan", rev.UpSTAN, "error", err)
 		s.commitAct(ctx, act)
 		s.observe(Event{Name: "forward", Code: "mac", Rule: "D-33"})
+		s.retrySoon(ctx, rev)
 		return
 	}
 	var c confirmation
@@ -36,6 +37,22 @@ func (s *Switch) confirm(ctx context.Context, act *custody.Act, rev *Reversal, t
 		return // the queue tries again, and upstream answers again
 	}
 	s.noteConfirmation(ctx, act, rev, t, m, found, c)
+}
+
+// retrySoon lets the next try wait for the back-off alone: upstream has answered,
+// if not authentically, and need not be waited for any longer.
+func (s *Switch) retrySoon(ctx context.Context, rev *Reversal) {
+	err := s.cfg.Journal.Update(ctx, func(tx Tx) error {
+		now, err := tx.Reversal(rev.RID)
+		if err != nil || now.State != Sent || now.Tries != rev.Tries {
+			return err
+		}
+		now.Next = s.now().UTC().Add(jitter(s.cfg.Retry.backoff(now.Tries)))
+		return tx.UpdateReversal(now)
+	})
+	if err != nil {
+		s.log.Error("the next try could not be brought forward", "stan", rev.UpSTAN, "error", err)
+	}
 }
 
 // confirmation is what an authentic answer to a reversal does.
@@ -64,6 +81,7 @@ func (s *Switch) settleReversal(tx Tx, rid RID, code string) (c confirmation, er
 	rev.Answered, rev.UpAnswer = now, code
 	if !c.closed {
 		rev.Declines++
+		rev.Next = now.Add(jitter(s.cfg.Retry.backoff(rev.Tries)))
 		return c, tx.UpdateReversal(rev)
 	}
 	if c.failed {

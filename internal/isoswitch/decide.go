@@ -71,7 +71,7 @@ func (p policy) rule(row string, q question, f facts) verdict {
 		v.code = f.same.Answer
 	case row == "D-09" && !q.advice && q.token != f.original.Card.Token:
 		v.code = codePAN
-	case row == "D-09" && !q.advice && (q.amount != f.original.Amount || q.currency != f.original.Currency):
+	case row == "D-09" && !q.advice && q.amount != f.original.Amount:
 		v.code = codeOriginalSum
 	case row == "D-10" && f.original != nil:
 		v.effect = noEffect // the tombstone is there

@@ -72,6 +72,9 @@ func TestDecisionTable(t *testing.T) {
 		{"D-09 other PAN", "D-09", "14", "94", noEffect, func(s *situation) {
 			s.facts.full, s.content, s.token = answered(ByTerminal, "00"), Hash{2}, "k1:other"
 		}},
+		{"D-09 other currency", "D-09", "94", "94", noEffect, func(s *situation) {
+			s.facts.full, s.content, s.currency = answered(ByTerminal, "00"), Hash{2}, "156"
+		}},
 		{"D-09 other processing code", "D-09", "94", "94", noEffect, func(s *situation) {
 			s.facts.full, s.content, s.processing = answered(ByTerminal, "00"), Hash{2}, "200000"
 		}},

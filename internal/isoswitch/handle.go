@@ -122,7 +122,8 @@ func unsealed(err error) error {
 
 // fillAnswer adds what an answer has besides its echo. DE 37 is always there.
 func (s *Switch) fillAnswer(ctx context.Context, b *iso8583.Builder, a answer) error {
-	if !b.Has(37) {
+	// What was approved has one reference, whatever a repeat says (D-07).
+	if !b.Has(37) || a.rrn != "" && a.code == codeApproved {
 		if a.rrn == "" {
 			n, err := s.numbers.take(ctx)
 			if err != nil {
@@ -165,6 +166,10 @@ func (s *Switch) answerUnrecorded(r *request, cause error) {
 // refuseFormat answers a message that could not be read whole (D-01, W-01,
 // W-18), or one too many of its terminal.
 func (s *Switch) refuseFormat(ctx context.Context, r *request, fault error) {
+	if r.msg != nil && r.msg.MTI().IsResponse() {
+		s.refuseResponse(ctx, r)
+		return
+	}
 	v := ruling("D-01", false)
 	var f *iso8583.FormatError
 	switch {

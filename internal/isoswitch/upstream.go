@@ -90,11 +90,11 @@ func distrust(err error) audit.Reason {
 }
 
 // echoes reports whether an answer has the expected MTI and repeats DE 3, 4,
-// 11, 41 and 42 of its request.
+// 11, 41, 42 and 49 of its request.
 func echoes(m *iso8583.Message, mti string, t *Txn, stan string) bool {
 	amount, ok := m.Amount()
 	return ok && amount == t.Amount && string(m.MTI()) == mti && m.Text(3) == t.Processing &&
-		m.Text(11) == stan && m.Text(41) == t.TID && m.Text(42) == t.MID
+		m.Text(11) == stan && m.Text(41) == t.TID && m.Text(42) == t.MID && m.Text(49) == t.Currency
 }
 
 // responseNote is the record of an answer from upstream that was not believed.
