@@ -184,33 +184,15 @@ func freePort(host string) (net.Listener, error) {
 	return nil, errs
 }
 
-// softHSMPaths are where distributions put SoftHSM's module.
-func softHSMPaths() []string {
-	return []string{
-		"/usr/lib/softhsm/libsofthsm2.so",
-		"/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
-		"/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
-		"/usr/lib64/softhsm/libsofthsm2.so",
-		"/usr/lib64/pkcs11/libsofthsm2.so",
-		"/usr/local/lib/softhsm/libsofthsm2.so",
-		"/opt/homebrew/lib/softhsm/libsofthsm2.so",
-	}
-}
-
 // findModule returns the path of SoftHSM's module.
 func findModule(given string) (string, error) {
-	if given != "" {
-		if _, err := os.Stat(given); err != nil {
-			return "", advise(fmt.Errorf("looking for SoftHSM's module: %w", err), "name it with --module")
-		}
-		return given, nil
+	if given == "" {
+		return hsm.FindSoftHSM()
 	}
-	for _, path := range softHSMPaths() {
-		if _, err := os.Stat(path); err == nil {
-			return path, nil
-		}
+	if _, err := os.Stat(given); err != nil {
+		return "", advise(fmt.Errorf("looking for SoftHSM's module: %w", err), "name it with --module")
 	}
-	return "", errors.New("SoftHSM is not installed: run `apt-get install softhsm2`, or name its module, libsofthsm2.so, with --module")
+	return given, nil
 }
 
 // makeToken makes the SoftHSM token and keyd's own keys in it.

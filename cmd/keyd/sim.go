@@ -38,15 +38,15 @@ type simIssuerCmd struct {
 
 // Run serves until interrupted.
 func (c *simIssuerCmd) Run(p *program) error {
-	dev, err := readDev(c.Dir)
-	if err != nil {
-		return err
-	}
 	if c.BookFile == "" {
-		c.BookFile = dev.Issuer.Book
+		c.BookFile = filepath.Join(c.Dir, devBook)
 	}
 	if c.Book {
 		return c.printBook(p)
+	}
+	dev, err := readDev(c.Dir)
+	if err != nil {
+		return err
 	}
 	rules, err := c.rules()
 	if err != nil {
