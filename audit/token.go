@@ -67,6 +67,9 @@ type PAN struct {
 // String returns the truncated PAN.
 func (p PAN) String() string { return p.truncated }
 
+// Token returns the keyed token, by which equal PANs are found.
+func (p PAN) Token() string { return p.tok }
+
 // MsgTok is the keyed token of a message's bytes. [Log.MsgTok] makes it.
 type MsgTok struct{ tok string }
 

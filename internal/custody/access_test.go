@@ -296,10 +296,17 @@ func TestTamperedBlock(t *testing.T) {
 
 func TestCard(t *testing.T) {
 	r := newRoom(t, nil)
+	protect := func(pan, expiry string) (card custody.Card, err error) {
+		failed := r.act(t, app, func(a *custody.Act) error {
+			card, err = a.Protect(t.Context(), custody.PAN(pan), expiry)
+			return err
+		})
+		return card, failed
+	}
 	for _, test := range []struct{ pan, expiry string }{
 		{"4111111111111111", "2912"}, {"6011000990139424", ""}, {"4012345678909", "3001"}, {"6799998900000200018", "2801"},
 	} {
-		card, err := r.Protect(t.Context(), custody.PAN(test.pan), test.expiry)
+		card, err := protect(test.pan, test.expiry)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -307,7 +314,7 @@ func TestCard(t *testing.T) {
 		if err != nil || string(pan) != test.pan || expiry != test.expiry {
 			t.Errorf("a card of %d digits came back wrong: %v", len(test.pan), err)
 		}
-		again, err := r.Protect(t.Context(), custody.PAN(test.pan), test.expiry)
+		again, err := protect(test.pan, test.expiry)
 		if err != nil || again.Token != card.Token || slices.Equal(again.Sealed, card.Sealed) {
 			t.Errorf("R-55: equal cards have equal tokens and different ciphertexts; %v", err)
 		}
@@ -317,7 +324,7 @@ func TestCard(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "41111111x1111111", "12345678901234567890"} {
-		if _, err := r.Protect(t.Context(), custody.PAN(bad), ""); !errors.Is(err, custody.ErrRequest) {
+		if _, err := protect(bad, ""); !errors.Is(err, custody.ErrRequest) {
 			t.Errorf("a PAN of %d characters: %v", len(bad), err)
 		}
 	}

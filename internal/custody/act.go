@@ -125,6 +125,9 @@ func (a *Act) PAN(pan PAN) (audit.PAN, error) {
 		return a.panSeen, nil
 	}
 	seen, err := a.c.log.PAN([]byte(pan))
+	if errors.Is(err, audit.ErrFormat) {
+		return seen, fmt.Errorf("%w: not a PAN", ErrRequest)
+	}
 	if err != nil {
 		return seen, fmt.Errorf("%w: making the PAN's token: %w", ErrUnavailable, err)
 	}

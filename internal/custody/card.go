@@ -28,24 +28,6 @@ const (
 // tokenKeyVersion is the version of the PAN token's key in the tokens.
 const tokenKeyVersion = 1
 
-// cardKeys are keyd's own keys for card data.
-type cardKeys struct {
-	data   keys.Key
-	tokens audit.Tokener
-}
-
-func loadCardKeys(t Token) (cardKeys, error) {
-	data, err := t.System("data")
-	if err != nil {
-		return cardKeys{}, tokenError("finding the key for card data", err)
-	}
-	tokens, err := NewTokener(t)
-	if err != nil {
-		return cardKeys{}, err
-	}
-	return cardKeys{data: data, tokens: tokens}, nil
-}
-
 // NewTokener makes keyed tokens with the token's own key for them; the audit
 // log uses the same.
 func NewTokener(t interface {
@@ -63,35 +45,44 @@ func NewTokener(t interface {
 }
 
 // Protect turns a card number and its expiry (YYMM, or empty) into what the
-// journal may keep.
-func (c *Custody) Protect(_ context.Context, pan PAN, expiry string) (Card, error) {
-	clear, err := packCard(pan, expiry)
+// journal may keep. Its token is that of the act's records.
+func (a *Act) Protect(ctx context.Context, pan PAN, expiry string) (Card, error) {
+	seen, err := a.PAN(pan)
 	if err != nil {
 		return Card{}, err
+	}
+	sealed, err := a.c.seal(ctx, pan, expiry)
+	if err != nil {
+		return Card{}, err
+	}
+	return Card{Sealed: sealed, Token: seen.Token()}, nil
+}
+
+// seal enciphers a card under the token's key, behind a fresh initial vector.
+func (c *Custody) seal(_ context.Context, pan PAN, expiry string) ([]byte, error) {
+	clear, err := packCard(pan, expiry)
+	if err != nil {
+		return nil, err
 	}
 	defer secret.Clear(clear[:])
 	sealed := make([]byte, cardBlock, 2*cardBlock)
 	if _, err := rand.Read(sealed); err != nil {
-		return Card{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	text, err := c.card.data.Encrypt(sealed, clear[:])
+	text, err := c.data.Encrypt(sealed, clear[:])
 	if err != nil {
-		return Card{}, tokenError("enciphering card data", err)
+		return nil, tokenError("enciphering card data", err)
 	}
-	token, err := c.card.tokens.Token("pan", []byte(pan))
-	if err != nil {
-		return Card{}, fmt.Errorf("%w: making the PAN's token: %w", ErrUnavailable, err)
-	}
-	return Card{Sealed: append(sealed, text...), Token: token}, nil
+	return append(sealed, text...), nil
 }
 
-// Reveal is the inverse of [Custody.Protect]. It returns [ErrTampered] when the
+// Reveal is the inverse of [Act.Protect]. It returns [ErrTampered] when the
 // record does not decipher to a card.
 func (c *Custody) Reveal(_ context.Context, card Card) (PAN, string, error) {
 	if len(card.Sealed) != 2*cardBlock {
 		return "", "", fmt.Errorf("%w: card data of %d bytes", ErrTampered, len(card.Sealed))
 	}
-	clear, err := c.card.data.Decrypt(card.Sealed[:cardBlock], card.Sealed[cardBlock:])
+	clear, err := c.data.Decrypt(card.Sealed[:cardBlock], card.Sealed[cardBlock:])
 	if err != nil {
 		return "", "", tokenError("deciphering card data", err)
 	}

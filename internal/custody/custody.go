@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"keyd.dev/keyd/audit"
+	"keyd.dev/keyd/keys"
 )
 
 // Config is what custody is made of. All members but Maker and the limits are
@@ -41,7 +42,7 @@ type Custody struct {
 	serial  string
 	book    *book
 	refused *refusals
-	card    cardKeys
+	data    keys.Key // keyd's own, for card data
 }
 
 // New checks the configuration and returns a Custody.
@@ -59,9 +60,9 @@ func New(cfg Config) (*Custody, error) {
 		}
 		clients[client.URI] = client
 	}
-	card, err := loadCardKeys(cfg.Token)
+	data, err := cfg.Token.System("data")
 	if err != nil {
-		return nil, err
+		return nil, tokenError("finding the key for card data", err)
 	}
 	return &Custody{
 		token:   cfg.Token,
@@ -72,7 +73,7 @@ func New(cfg Config) (*Custody, error) {
 		serial:  cfg.Serial,
 		book:    newBook(cfg.Store, cfg.CacheKeys),
 		refused: newRefusals(cfg.Malformed, cfg.Clock),
-		card:    card,
+		data:    data,
 	}, nil
 }
 

@@ -229,10 +229,7 @@ func (s *Switch) card(ctx context.Context, r *request) (custody.Card, *verdict) 
 	if len(r.pan) < 12 {
 		return custody.Card{}, &verdict{code: codePAN, reason: audit.ReasonFormatError}
 	}
-	card, err := s.custody.Protect(ctx, r.pan, r.msg.Text(14))
-	if err == nil {
-		_, err = r.act.PAN(r.pan)
-	}
+	card, err := r.act.Protect(ctx, r.pan, r.msg.Text(14))
 	if err == nil {
 		return card, nil
 	}
