@@ -7,7 +7,7 @@ PKGS := ./...
 FUZZTIME ?= 30s
 BENCHTIME ?= 1s
 
-.PHONY: all build demo test check bench fuzz clean deps vectors
+.PHONY: all build demo test check bench fuzz clean deps testdeps vectors
 
 all: build
 
@@ -16,15 +16,22 @@ build:
 	@command -v $${CC:-cc} >/dev/null || { echo "keyd needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }
 	CGO_ENABLED=1 $(GO) build -trimpath -o $(BIN) ./cmd/keyd
 
-# What the tests and the demo need beside Go and a C compiler.
+# What the demo needs beside Go and a C compiler, and the tests: both modules.
 deps:
 	@sh scripts/deps.sh
+testdeps:
+	@sh scripts/deps.sh test
 
 demo: deps build
 	@$(BIN) demo
 
-test: deps
+test: testdeps
 	CGO_ENABLED=1 $(GO) test -race -timeout 10m $(PKGS)
+	@sh scripts/vectors.sh
+
+# The vectors alone, counted by file and module.
+vectors: testdeps
+	@sh scripts/vectors.sh
 
 # What stands between a change and its commit.
 check:
@@ -36,7 +43,7 @@ check:
 	@sh scripts/vulncheck.sh
 
 # Raw token operations, then the API and the switch with their load generator.
-bench: deps build
+bench: testdeps build
 	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) -benchmem ./dukpt ./pin ./mac ./audit ./internal/hsm ./internal/store ./internal/iso8583 ./internal/dudect
 	$(BIN) bench
 

@@ -1,28 +1,43 @@
 #!/bin/sh
-# Installs what the tests and the demo need and the machine has not: SoftHSM, a
-# C compiler. As root through apt; otherwise it says what to install.
+# Installs what the demo needs and the machine has not: SoftHSM, a C compiler;
+# with the argument "test" also the tests' second module, softokn of NSS. As
+# root through apt; otherwise it says what to install.
 set -eu
 
 missing=""
 command -v cc >/dev/null 2>&1 || command -v gcc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 
-found=""
-for module in "${KEYD_SOFTHSM:-}" \
+# first prints the first of its arguments that is a file.
+first() {
+	for path in "$@"; do
+		if [ -n "$path" ] && [ -e "$path" ]; then
+			echo "$path"
+			return
+		fi
+	done
+}
+
+softhsm=$(first "${KEYD_SOFTHSM:-}" \
 	/usr/lib/softhsm/libsofthsm2.so \
 	/usr/lib/*/softhsm/libsofthsm2.so \
 	/usr/lib64/pkcs11/libsofthsm2.so \
-	/usr/local/lib/softhsm/libsofthsm2.so; do
-	if [ -n "$module" ] && [ -e "$module" ]; then
-		found=$module
-		break
-	fi
-done
-[ -n "$found" ] || missing="$missing softhsm2"
+	/usr/local/lib/softhsm/libsofthsm2.so)
+[ -n "$softhsm" ] || missing="$missing softhsm2"
+
+if [ "${1:-}" = test ]; then
+	softokn=$(first "${KEYD_SOFTOKN:-}" \
+		/usr/lib/*/libsoftokn3.so \
+		/usr/lib/*/nss/libsoftokn3.so \
+		/usr/lib64/libsoftokn3.so \
+		/usr/lib/libsoftokn3.so \
+		/usr/local/lib/libsoftokn3.so)
+	[ -n "$softokn" ] || missing="$missing libnss3"
+fi
 
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then
-	echo "keyd needs:$missing (SoftHSM is a software PKCS#11 module). Install them and try again; a module in an unusual place is named by KEYD_SOFTHSM." >&2
+	echo "keyd needs:$missing (SoftHSM and softokn of NSS are software PKCS#11 modules). Install them and try again; a module in an unusual place is named by KEYD_SOFTHSM or KEYD_SOFTOKN." >&2
 	exit 1
 fi
 as_root=""

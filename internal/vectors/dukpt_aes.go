@@ -69,28 +69,26 @@ var aesKeyTypes = map[string]dukpt.KeyType{
 // AESDUKPT runs dukpt_aes.json: each derivation by [keys.Key.Derive] in keys of
 // the factory, and again with the clear keys in the process. Keys for HMAC of
 // 128 and 192 bits have no algorithm of package keys; they go the second way only.
-func AESDUKPT(t *testing.T, f Factory) {
-	for _, c := range load[aesCase](t, "dukpt_aes") {
-		t.Run(c.ID, func(t *testing.T) {
-			switch c.Kind {
-			case "derive", "update_key":
-				aesDerive(t, f, &c)
-			case "strength":
-				aesStrength(t, &c)
-			case "ksn_validity":
-				checkValidity(t, must[dukpt.AESKSN](t)(dukpt.ParseAESKSN(c.KSN)), c.counterCase)
-			case "ksn_next":
-				checkNext(t, must[dukpt.AESKSN](t)(dukpt.ParseAESKSN(c.KSN)), c.counterCase, dukpt.ErrExhausted)
-			case "malformed":
-				_, keyErr := dukpt.NewKey(bdkType(c.BDK), c.BDK)
-				if k, err := dukpt.ParseAESKSN(c.KSN); err == nil && keyErr == nil {
-					t.Errorf("serial number %s was accepted", k)
-				}
-			default:
-				t.Fatalf("unknown kind %q", c.Kind)
+func AESDUKPT(t *testing.T, f Factory) Tally {
+	return each(t, "dukpt_aes", f, func(t *testing.T, f Factory, c *aesCase) {
+		switch c.Kind {
+		case "derive", "update_key":
+			aesDerive(t, f, c)
+		case "strength":
+			aesStrength(t, c)
+		case "ksn_validity":
+			checkValidity(t, must[dukpt.AESKSN](t)(dukpt.ParseAESKSN(c.KSN)), c.counterCase)
+		case "ksn_next":
+			checkNext(t, must[dukpt.AESKSN](t)(dukpt.ParseAESKSN(c.KSN)), c.counterCase, dukpt.ErrExhausted)
+		case "malformed":
+			_, keyErr := dukpt.NewKey(bdkType(c.BDK), c.BDK)
+			if k, err := dukpt.ParseAESKSN(c.KSN); err == nil && keyErr == nil {
+				t.Errorf("serial number %s was accepted", k)
 			}
-		})
-	}
+		default:
+			t.Fatalf("unknown kind %q", c.Kind)
+		}
+	})
 }
 
 func bdkType(bdk []byte) dukpt.KeyType {

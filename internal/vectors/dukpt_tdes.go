@@ -45,25 +45,23 @@ type tdesCase struct {
 
 // TDESDUKPT runs dukpt_tdes.json: BDK and companion in keys of the factory, the
 // walk in the process, the working keys in keys of the factory again.
-func TDESDUKPT(t *testing.T, f Factory) {
-	for _, c := range load[tdesCase](t, "dukpt_tdes") {
-		t.Run(c.ID, func(t *testing.T) {
-			switch c.Kind {
-			case "full":
-				tdesFull(t, f, &c)
-			case "ksn_validity":
-				checkValidity(t, must[dukpt.TDESKSN](t)(dukpt.ParseTDESKSN(c.KSN)), c.counterCase)
-			case "ksn_next":
-				checkNext(t, must[dukpt.TDESKSN](t)(dukpt.ParseTDESKSN(c.KSN)), c.counterCase, dukpt.ErrExhausted)
-			case "malformed":
-				if k, err := dukpt.ParseTDESKSN(c.KSN); err == nil && len(c.BDK) == 16 {
-					t.Errorf("serial number %s was accepted", k)
-				}
-			default:
-				t.Fatalf("unknown kind %q", c.Kind)
+func TDESDUKPT(t *testing.T, f Factory) Tally {
+	return each(t, "dukpt_tdes", f, func(t *testing.T, f Factory, c *tdesCase) {
+		switch c.Kind {
+		case "full":
+			tdesFull(t, f, c)
+		case "ksn_validity":
+			checkValidity(t, must[dukpt.TDESKSN](t)(dukpt.ParseTDESKSN(c.KSN)), c.counterCase)
+		case "ksn_next":
+			checkNext(t, must[dukpt.TDESKSN](t)(dukpt.ParseTDESKSN(c.KSN)), c.counterCase, dukpt.ErrExhausted)
+		case "malformed":
+			if k, err := dukpt.ParseTDESKSN(c.KSN); err == nil && len(c.BDK) == 16 {
+				t.Errorf("serial number %s was accepted", k)
 			}
-		})
-	}
+		default:
+			t.Fatalf("unknown kind %q", c.Kind)
+		}
+	})
 }
 
 func tdesFull(t *testing.T, f Factory, c *tdesCase) {

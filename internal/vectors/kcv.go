@@ -27,36 +27,34 @@ type kcvCase struct {
 
 // KCV runs kcv.json: check values of keys of the factory and of clear values,
 // components and parity.
-func KCV(t *testing.T, f Factory) {
-	for _, c := range load[kcvCase](t, "kcv") {
-		t.Run(c.ID, func(t *testing.T) {
-			var parts []secret.Bytes
+func KCV(t *testing.T, f Factory) Tally {
+	return each(t, "kcv", f, func(t *testing.T, f Factory, c *kcvCase) {
+		var parts []secret.Bytes
+		for _, p := range c.Components {
+			parts = append(parts, secret.From(bytes.Clone(p.Component)))
+		}
+		switch c.Kind {
+		case "kcv":
+			kcvOfKey(t, f, c)
+		case "combine":
+			key := must[secret.Bytes](t)(keys.Combine(blockAlgorithms[c.Algorithm], parts...))
+			same(t, "combined key", key.Reveal(), c.Key)
+			kcvOfKey(t, f, c)
 			for _, p := range c.Components {
-				parts = append(parts, secret.From(bytes.Clone(p.Component)))
+				checkZeros3(t, f, c.Algorithm, p.Component, p.Zeros3)
+				five := must[[5]byte](t)(keys.CheckCMAC5(blockKey(t, f, c.Algorithm, p.Component)))
+				same(t, "component, CMAC of five bytes", five[:], p.CMAC5)
 			}
-			switch c.Kind {
-			case "kcv":
-				kcvOfKey(t, f, &c)
-			case "combine":
-				key := must[secret.Bytes](t)(keys.Combine(blockAlgorithms[c.Algorithm], parts...))
-				same(t, "combined key", key.Reveal(), c.Key)
-				kcvOfKey(t, f, &c)
-				for _, p := range c.Components {
-					checkZeros3(t, f, c.Algorithm, p.Component, p.Zeros3)
-					five := must[[5]byte](t)(keys.CheckCMAC5(blockKey(t, f, c.Algorithm, p.Component)))
-					same(t, "component, CMAC of five bytes", five[:], p.CMAC5)
+		case "malformed":
+			for _, a := range keys.Algorithms() {
+				if _, err := keys.Combine(a, parts...); err == nil {
+					t.Errorf("the components make a %s key", a)
 				}
-			case "malformed":
-				for _, a := range keys.Algorithms() {
-					if _, err := keys.Combine(a, parts...); err == nil {
-						t.Errorf("the components make a %s key", a)
-					}
-				}
-			default:
-				t.Fatalf("unknown kind %q", c.Kind)
 			}
-		})
-	}
+		default:
+			t.Fatalf("unknown kind %q", c.Kind)
+		}
+	})
 }
 
 func kcvOfKey(t *testing.T, f Factory, c *kcvCase) {

@@ -23,32 +23,30 @@ type macCase struct {
 
 // MAC runs mac.json with MAC keys of the factory, and again with the clear keys
 // and Go's ciphers.
-func MAC(t *testing.T, f Factory) {
-	for _, c := range load[macCase](t, "mac") {
-		t.Run(c.ID, func(t *testing.T) {
-			for name, compute := range map[string]func(*testing.T, Factory, *macCase) []byte{"key": macByKey, "clear": macClear} {
-				full := compute(t, f, &c)
-				length := c.MACLength
-				if c.Algorithm == "cup_ecb" {
-					length = 8
-				}
-				err := mac.Verify(full, c.MAC, length)
-				switch c.Kind {
-				case "generate":
-					if err != nil {
-						t.Errorf("%s: %v", name, err)
-					}
-					checkForgeries(t, full, c.MAC, length)
-				case "verify":
-					if (err == nil) != c.Expected.Valid {
-						t.Errorf("%s: %v, want valid: %t", name, err, c.Expected.Valid)
-					}
-				default:
-					t.Fatalf("unknown kind %q", c.Kind)
-				}
+func MAC(t *testing.T, f Factory) Tally {
+	return each(t, "mac", f, func(t *testing.T, f Factory, c *macCase) {
+		for name, compute := range map[string]func(*testing.T, Factory, *macCase) []byte{"key": macByKey, "clear": macClear} {
+			full := compute(t, f, c)
+			length := c.MACLength
+			if c.Algorithm == "cup_ecb" {
+				length = 8
 			}
-		})
-	}
+			err := mac.Verify(full, c.MAC, length)
+			switch c.Kind {
+			case "generate":
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+				checkForgeries(t, full, c.MAC, length)
+			case "verify":
+				if (err == nil) != c.Expected.Valid {
+					t.Errorf("%s: %v, want valid: %t", name, err, c.Expected.Valid)
+				}
+			default:
+				t.Fatalf("unknown kind %q", c.Kind)
+			}
+		}
+	})
 }
 
 // checkForgeries changes the MAC of a case in each bit and in length.

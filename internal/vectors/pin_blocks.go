@@ -44,34 +44,32 @@ type pinCase struct {
 var notServed = []string{"2"}
 
 // PINBlocks runs pin_blocks.json with PIN keys of the factory.
-func PINBlocks(t *testing.T, f Factory) {
-	for _, c := range load[pinCase](t, "pin_blocks") {
-		t.Run(c.ID, func(t *testing.T) {
-			if slices.Contains(notServed, c.Format) {
-				if _, err := pin.ParseFormat(c.Format); !errors.Is(err, pin.ErrFormat) {
-					t.Errorf("format %s: %v, want %v", c.Format, err, pin.ErrFormat)
-				}
-				return
+func PINBlocks(t *testing.T, f Factory) Tally {
+	return each(t, "pin_blocks", f, func(t *testing.T, f Factory, c *pinCase) {
+		if slices.Contains(notServed, c.Format) {
+			if _, err := pin.ParseFormat(c.Format); !errors.Is(err, pin.ErrFormat) {
+				t.Errorf("format %s: %v, want %v", c.Format, err, pin.ErrFormat)
 			}
-			switch c.Kind {
-			case "encode":
-				pinEncode(t, f, &c)
-				pinDecode(t, f, &c, c.PIN)
-			case "decode":
-				pinDecode(t, f, &c, c.PIN)
-			case "decode_other_pan":
-				pinDecode(t, f, &c, c.Expected.DecodedPIN)
-			case "malformed":
-				pinMalformed(t, f, &c)
-			case "malformed_encode":
-				pinMalformedEncode(t, &c)
-			case "translate":
-				pinTranslate(t, f, &c)
-			default:
-				t.Fatalf("unknown kind %q", c.Kind)
-			}
-		})
-	}
+			return
+		}
+		switch c.Kind {
+		case "encode":
+			pinEncode(t, f, c)
+			pinDecode(t, f, c, c.PIN)
+		case "decode":
+			pinDecode(t, f, c, c.PIN)
+		case "decode_other_pan":
+			pinDecode(t, f, c, c.Expected.DecodedPIN)
+		case "malformed":
+			pinMalformed(t, f, c)
+		case "malformed_encode":
+			pinMalformedEncode(t, c)
+		case "translate":
+			pinTranslate(t, f, c)
+		default:
+			t.Fatalf("unknown kind %q", c.Kind)
+		}
+	})
 }
 
 func parseSide(t *testing.T, format string, pan *string) pin.Side {

@@ -34,19 +34,17 @@ type tr31Case struct {
 var anyBlock = tr31.Policy{ReadA: true, ReadC: true, AnyKey: true}
 
 // TR31 runs tr31.json with key block protection keys of the factory.
-func TR31(t *testing.T, f Factory) {
-	for _, c := range load[tr31Case](t, "tr31") {
-		t.Run(c.ID, func(t *testing.T) {
-			switch c.Kind {
-			case "unwrap":
-				tr31Unwrap(t, f, &c)
-			case "unwrap_error":
-				tr31Refuse(t, f, &c)
-			default:
-				t.Fatalf("unknown kind %q", c.Kind)
-			}
-		})
-	}
+func TR31(t *testing.T, f Factory) Tally {
+	return each(t, "tr31", f, func(t *testing.T, f Factory, c *tr31Case) {
+		switch c.Kind {
+		case "unwrap":
+			tr31Unwrap(t, f, c)
+		case "unwrap_error":
+			tr31Refuse(t, f, c)
+		default:
+			t.Fatalf("unknown kind %q", c.Kind)
+		}
+	})
 }
 
 func tr31Unwrap(t *testing.T, f Factory, c *tr31Case) {
