@@ -9,6 +9,8 @@ var (
 	ErrUnavailable = errors.New("keys: key not reachable")
 	// ErrForbidden: the key may not do this.
 	ErrForbidden = errors.New("keys: key may not do this")
+	// ErrCustody: the key's policy lets no clear secret out of the token, and this cannot be done so.
+	ErrCustody = errors.New("keys: not possible without a clear secret outside the token")
 	// ErrNoKey: the token holds no object of this name.
 	ErrNoKey = errors.New("keys: no such key")
 	// ErrAmbiguous: the token holds more than one object of this name.

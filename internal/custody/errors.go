@@ -49,6 +49,8 @@ var (
 // cannot be used.
 func tokenError(doing string, err error) error {
 	switch {
+	case errors.Is(err, keys.ErrCustody):
+		return fmt.Errorf("%w: %s: %w", ErrCustody, doing, err)
 	case errors.Is(err, keys.ErrForbidden):
 		return fmt.Errorf("%w: %s: %w", ErrKeyUse, doing, err)
 	case errors.Is(err, keys.ErrBlockMAC), errors.Is(err, keys.ErrLMK), errors.Is(err, keys.ErrBlock):

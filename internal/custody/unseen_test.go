@@ -335,6 +335,24 @@ func TestUnseenBlocks(t *testing.T) {
 	}
 }
 
+// TestCreateTokenOnly makes keys whose policy lets nothing clear out.
+func TestCreateTokenOnly(t *testing.T) {
+	r := newRoom(t, nil)
+	for _, test := range []struct {
+		a    keys.Attributes
+		want error
+	}{
+		{attributes(keys.UsageMACAlg3, keys.TDES2, keys.ModeMAC), custody.ErrCustody},
+		{attributes(keys.UsageBDK, keys.TDES2, keys.ModeDerive), custody.ErrCustody},
+		{attributes(keys.UsageBDK, keys.AES128, keys.ModeDerive), nil},
+	} {
+		k, err := r.CreateKey(t.Context(), admin, "t", custody.CreateKey{Attributes: test.a, Enabled: true, Tags: tokenPolicy})
+		if !errors.Is(err, test.want) || (k.Block == nil) != (err != nil) {
+			t.Errorf("%s: %v, want %v", test.a, err, test.want)
+		}
+	}
+}
+
 // blindToken is a token that offers no way to move a block.
 type blindToken struct{ custody.Token }
 

@@ -199,14 +199,19 @@ func (t *Token) ownTemplate(k own) []*pkcs11.Attribute {
 // instead, because the usage needs a companion that no module here can make of
 // an unseen value: TDES base derivation keys, and keys of MAC algorithm 3.
 //
-// It returns [keys.ErrAttributes], [keys.ErrCheckValue], [keys.ErrNoKey] while
-// the token has no local master key, or [keys.ErrUnavailable].
+// It returns [keys.ErrCustody] where the policy forbids that,
+// [keys.ErrAttributes], [keys.ErrCheckValue], [keys.ErrNoKey] while the token
+// has no local master key, or [keys.ErrUnavailable].
 func (m *Manager) Generate(ctx context.Context, template keys.Block) (b *keys.Block, inProcess bool, err error) {
 	b, err = m.prepare(template, keys.Generated)
 	if err != nil {
 		return nil, false, err
 	}
 	if needsCompanion(b.Attributes) {
+		if b.TokenOnly() {
+			return nil, false, fmt.Errorf("hsm: generate key %s: %w: a key of usage %s and algorithm %s is two objects, of which no module makes the second from the first",
+				b.ID, keys.ErrCustody, b.Attributes.Usage, b.Attributes.Algorithm)
+		}
 		value, err := m.draw(b.Attributes.Algorithm)
 		if err != nil {
 			return nil, true, err

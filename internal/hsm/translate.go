@@ -28,8 +28,8 @@ func (t *Token) Reenciphers(a keys.Algorithm) bool {
 // another garbled block. from must have [keys.CanUnwrap], to [keys.CanWrap]; both
 // are keys of this token.
 //
-// It returns [keys.ErrForbidden] where a key may not, or the module cannot, and
-// [keys.ErrUnavailable].
+// It returns [keys.ErrForbidden] where a key may not, [keys.ErrCustody] where the
+// module cannot, and [keys.ErrUnavailable].
 func (t *Token) Reencipher(from, to keys.Key, block []byte) ([]byte, error) {
 	in, out, err := t.pairOf(from, to, len(block))
 	if err != nil {
@@ -66,7 +66,7 @@ func (t *Token) pairOf(from, to keys.Key, n int) (in, out *key, err error) {
 	case in.BlockSize() != out.BlockSize() || in.BlockSize() != n:
 		return nil, nil, fmt.Errorf("%w: %d bytes from a cipher of %d to one of %d", keys.ErrForbidden, n, in.BlockSize(), out.BlockSize())
 	case !t.Reenciphers(in.spec.Algorithm):
-		return nil, nil, fmt.Errorf("%w: the module cannot unwrap and wrap a block of %s", keys.ErrForbidden, in.spec.Algorithm)
+		return nil, nil, fmt.Errorf("%w: the module cannot unwrap and wrap a block of %s", keys.ErrCustody, in.spec.Algorithm)
 	}
 	return in, out, nil
 }

@@ -102,8 +102,8 @@ func TestReencipher(t *testing.T) {
 				to := loadedFor(t, token, imported(t, m, template("P0", a, 'E'), w), sideOf(a, true))
 				block := make([]byte, a.BlockSize())
 				if !token.Reenciphers(a) {
-					if got, err := token.Reencipher(from, to, block); !errors.Is(err, keys.ErrForbidden) || got != nil {
-						t.Errorf("a module that cannot: %v, want %v", err, keys.ErrForbidden)
+					if got, err := token.Reencipher(from, to, block); !errors.Is(err, keys.ErrCustody) || got != nil {
+						t.Errorf("a module that cannot: %v, want %v", err, keys.ErrCustody)
 					}
 					return
 				}
@@ -268,6 +268,29 @@ func TestReencipherRefuses(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestGenerateTokenOnly asks for new keys whose policy lets nothing clear out:
+// those with a companion cannot be made so.
+func TestGenerateTokenOnly(t *testing.T) {
+	token := softhsmtest.Token(t)
+	m := hsm.NewManager(token)
+	for _, test := range []struct {
+		u    keys.Usage
+		a    keys.Algorithm
+		mode keys.Mode
+		want error
+	}{
+		{"B0", keys.TDES2, 'X', keys.ErrCustody}, {"M3", keys.TDES2, 'C', keys.ErrCustody},
+		{"B0", keys.AES128, 'X', nil}, {"M6", keys.TDES2, 'C', nil}, {"P0", keys.TDES2, 'B', nil},
+	} {
+		tmpl := template(test.u, test.a, test.mode)
+		tmpl.Policy = map[string]string{"keyd:custody": "token"}
+		b, inProcess, err := m.Generate(t.Context(), tmpl)
+		if !errors.Is(err, test.want) || inProcess || (b == nil) != (err != nil) {
+			t.Errorf("%s: in the process: %t, %v, want %v", tmpl.Attributes, inProcess, err, test.want)
+		}
+	}
 }
 
 // TestReencipherDerived has AES DUKPT's kind of key on the incoming side.
