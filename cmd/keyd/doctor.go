@@ -15,11 +15,13 @@ import (
 
 	"keyd.dev/keyd/internal/credentials"
 	"keyd.dev/keyd/internal/hsm"
+	"keyd.dev/keyd/internal/secret"
 	"keyd.dev/keyd/internal/store"
 )
 
 type doctorCmd struct {
 	Config string `placeholder:"FILE" help:"The configuration to check; without it only the machine is looked at."`
+	Token  bool   `help:"Log in to the token and print what its module can keep inside, operation by operation; without --config of a new SoftHSM token."`
 	JSON   bool   `help:"Print JSON."`
 }
 
@@ -54,9 +56,12 @@ func (e *examination) bad(s status, name, detail, mend string) {
 	e.checks = append(e.checks, check{Name: name, Status: s, Detail: detail, Mend: mend})
 }
 
-// Run looks at the machine and says what to do. It logs in nowhere: a wrong PIN
-// must not cost a try.
+// Run looks at the machine and says what to do. Without --token it logs in
+// nowhere: a wrong PIN must not cost a try.
 func (c *doctorCmd) Run(p *program) error {
+	if c.Token {
+		return c.token(p)
+	}
 	e := &examination{ctx: p.ctx}
 	e.machine()
 	if c.Config == "" {
@@ -241,20 +246,36 @@ func (e *examination) token(cfg *configFile) {
 		e.bad(statusFail, "pkcs11 module", err.Error(), "mend token.environment")
 		return
 	}
-	token, err := hsm.Open(hsm.Config{Module: t.Module, Reserved: t.Reserved, TokenLabel: t.Label, NoPIN: true})
-	if err == nil {
-		err = token.Close()
-	}
+	info, err := hsm.Look(hsm.Config{Module: t.Module, Reserved: t.Reserved, TokenLabel: t.Label, NoPIN: t.NoPIN, PIN: unasked(t), FinalTry: t.AllowFinalTry})
 	switch {
-	case errors.Is(err, hsm.ErrModule):
-		e.bad(statusFail, "pkcs11 module", err.Error(), "install the module for this machine, or mend token.module")
 	case errors.Is(err, hsm.ErrToken):
 		e.ok("pkcs11 module", "%s", t.Module)
 		e.bad(statusFail, "token", err.Error(), "make a token of that label with the module's own tool, or mend token.label")
+	case err != nil:
+		e.bad(statusFail, "pkcs11 module", err.Error(), "install the module for this machine, or mend token.module")
 	default:
-		// Any other error is that of a token that wants a PIN first.
 		e.ok("pkcs11 module", "%s", t.Module)
-		e.ok("token", "%q is there", t.Label)
+		e.tokenPIN(info)
+	}
+}
+
+// unasked stands for the PIN where nobody logs in.
+func unasked(t *tokenConfig) func() (secret.Bytes, error) {
+	if t.NoPIN {
+		return nil
+	}
+	return func() (secret.Bytes, error) { return secret.Bytes{}, errPINSpent }
+}
+
+// tokenPIN looks at what the token says about its PIN.
+func (e *examination) tokenPIN(info hsm.Info) {
+	switch {
+	case info.PIN != nil:
+		e.bad(statusFail, "token", info.PIN.Error(), "put that right with the module's own tool")
+	case info.PINCountLow:
+		e.bad(statusWarn, "token", fmt.Sprintf("%q: a wrong PIN was given since the last right one", info.Label), "if it was not you, find out who")
+	default:
+		e.ok("token", "%q is there", info.Label)
 	}
 }
 

@@ -40,6 +40,7 @@ func TestScripts(t *testing.T) {
 			"samejson":  cmdSameJSON,
 			"api":       cmdAPI,
 			"lines":     cmdLines,
+			"softokn":   cmdSoftokn,
 		},
 	})
 }
