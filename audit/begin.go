@@ -54,9 +54,6 @@ func (r *recovery) writer() *wal {
 		if len(s.spares) > 1 {
 			w.spares = s.spares[1:]
 		}
-		if s.size == 0 {
-			w.size = l.o.SegmentSize
-		}
 		start = 0
 	case s.torn:
 		w.off = s.size // its bytes stay as evidence; the next batch opens the next segment

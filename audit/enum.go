@@ -199,10 +199,14 @@ const (
 	PINISO1
 	PINISO3
 	PINISO4
+	PINECI2 // of before ISO 9564, incoming only
+	PINECI3
+	PINVISA2
+	PINVISA3
 )
 
 var pinFormatNames = [...]string{
-	"", "iso0", "iso1", "iso3", "iso4",
+	"", "iso0", "iso1", "iso3", "iso4", "eci2", "eci3", "visa2", "visa3",
 }
 
 // String returns the value as it stands in records.

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -35,6 +36,12 @@ func (a *alarms) has(code string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Contains(a.codes, code)
+}
+
+// inBubble runs a subtest in which time passes only while everybody waits.
+func inBubble(t *testing.T, name string, f func(t *testing.T)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
 }
 
 // eventually waits for something that a goroutine of the log does.
@@ -162,7 +169,7 @@ func countRecords(t testing.TB, fsys fileSystem, log string, a Action) int {
 // and are made good later.
 func TestTilesFail(t *testing.T) {
 	for _, op := range []string{"write", "rename", "syncfs", "mkdir"} {
-		t.Run("L-195 "+op, func(t *testing.T) {
+		inBubble(t, "L-195 "+op, func(t *testing.T) {
 			fsys := newSimFS()
 			l, err := Open("sim", testSigner(), simOptions(fsys))
 			if err != nil {
@@ -202,7 +209,9 @@ func TestTilesFail(t *testing.T) {
 
 // TestNoSpace is L-133, L-134 and L-195: when no segment can be made, ops is
 // refused first and sec goes on in the reserve.
-func TestNoSpace(t *testing.T) {
+func TestNoSpace(t *testing.T) { synctest.Test(t, testNoSpace) }
+
+func testNoSpace(t *testing.T) {
 	fsys := newSimFS()
 	l, err := Open("sim", testSigner(), simOptions(fsys))
 	if err != nil {
@@ -255,11 +264,13 @@ func TestNoSpace(t *testing.T) {
 }
 
 // TestDiskWatermarks is L-133.
-func TestDiskWatermarks(t *testing.T) {
+func TestDiskWatermarks(t *testing.T) { synctest.Test(t, testDiskWatermarks) }
+
+func testDiskWatermarks(t *testing.T) {
 	fsys := newSimFS()
 	raised := &alarms{}
 	o := simOptions(fsys)
-	o.Alarm = raised.raise
+	o.Alarm, o.CheckpointInterval = raised.raise, time.Second
 	l, err := Open("sim", testSigner(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -270,19 +281,20 @@ func TestDiskWatermarks(t *testing.T) {
 		alarm string
 	}{{19, true, "disk_low"}, {9, false, "disk_critical"}, {11, false, ""}, {12, true, ""}, {50, true, "disk_recovered"}}
 	for _, s := range steps {
-		t.Run(fmt.Sprintf("L-133 %d%% free", s.free), func(t *testing.T) {
-			fsys.mu.Lock()
-			fsys.free = s.free
-			fsys.mu.Unlock()
-			eventually(t, "the watch sees it", func() bool { return (l.Ready() == nil) == s.ready && (s.alarm == "" || raised.has(s.alarm)) })
-			_, err := appendOne(l, Ops, benchRecord())
-			if s.ready != (err == nil) || !s.ready && !errors.Is(err, ErrDiskCritical) {
-				t.Errorf("ops: %v", err)
-			}
-			if _, err := appendOne(l, Sec, secRecord()); err != nil {
-				t.Errorf("sec: %v", err)
-			}
-		})
+		fsys.mu.Lock()
+		fsys.free = s.free
+		fsys.mu.Unlock()
+		time.Sleep(2 * watchInterval)
+		if ready := l.Ready() == nil; ready != s.ready || s.alarm != "" && !raised.has(s.alarm) {
+			t.Errorf("%d%% free: ready %v, alarms %v", s.free, ready, raised.codes)
+		}
+		_, err := appendOne(l, Ops, benchRecord())
+		if s.ready != (err == nil) || !s.ready && !errors.Is(err, ErrDiskCritical) {
+			t.Errorf("%d%% free: ops: %v", s.free, err)
+		}
+		if _, err := appendOne(l, Sec, secRecord()); err != nil {
+			t.Errorf("%d%% free: sec: %v", s.free, err)
+		}
 	}
 	if err := l.Close(context.Background()); err != nil {
 		t.Fatal(err)
@@ -408,12 +420,12 @@ func (s *badSigner) Sign(r io.Reader, msg []byte, o crypto.SignerOpts) ([]byte, 
 // service after its limit, and nothing wrong is published.
 func TestSignerFails(t *testing.T) {
 	for mode, name := range map[int32]string{1: "error", 2: "wrong signature", 3: "hangs"} {
-		t.Run("L-195 signer: "+name, func(t *testing.T) {
-			t.Parallel()
+		inBubble(t, "L-195 signer: "+name, func(t *testing.T) {
+			raised := &alarms{}
 			s := &badSigner{Signer: testSigner(), hang: make(chan struct{})}
 			fsys := newSimFS()
 			o := simOptions(fsys)
-			o.UnsignedLimit = time.Second
+			o.UnsignedLimit, o.Alarm, o.CheckpointInterval = time.Minute, raised.raise, time.Second
 			l, err := Open("sim", s, o)
 			if err != nil {
 				t.Fatal(err)
@@ -425,21 +437,28 @@ func TestSignerFails(t *testing.T) {
 			if _, err := appendOne(l, Ops, benchRecord()); err != nil {
 				t.Errorf("L-58: a signer that fails stopped recording: %v", err)
 			}
-			eventually(t, "the tail is too old", func() bool {
-				ticket, err := l.Reserve(context.Background(), Ops, 1)
-				if err == nil {
-					ticket.Release()
-				}
-				return errors.Is(err, ErrUnsigned) && errors.Is(l.Ready(), ErrUnsigned)
-			})
+			time.Sleep(signAlarmAfter + 2*watchInterval)
+			if err := l.Ready(); err != nil || !raised.has("checkpoint_failed") {
+				t.Errorf("L-58: after 12 s: %v, alarms %v", err, raised.codes)
+			}
+			time.Sleep(time.Minute)
+			if _, err := l.Reserve(context.Background(), Ops, 1); !errors.Is(err, ErrUnsigned) || !errors.Is(l.Ready(), ErrUnsigned) {
+				t.Errorf("L-58: after a minute: %v", err)
+			}
 			if _, err := appendOne(l, Sec, secRecord()); err != nil {
 				t.Errorf("sec: %v", err)
 			}
 			s.mode.Store(0)
 			close(s.hang)
-			eventually(t, "service again", func() bool { return l.Ready() == nil })
+			time.Sleep(2 * watchInterval)
+			if err := l.Ready(); err != nil {
+				t.Errorf("the signer is back: %v", err)
+			}
 			if err := l.Close(context.Background()); err != nil {
 				t.Fatal(err)
+			}
+			if n := countRecords(t, fsys, "sec", LogCheckpointFail); n != 2 {
+				t.Errorf("L-138: %d log.checkpoint.fail, want the beginning and the end", n)
 			}
 			report, err := verify(fsys, "sim", []string{testVkey(t)}, VerifyOptions{})
 			if err != nil || !report.OK() {
@@ -640,7 +659,9 @@ func TestDangling(t *testing.T) {
 
 // TestMonths is L-171 and L-198: the month changes while producers are at work,
 // a clock that steps back reopens nothing, and old segments go.
-func TestMonths(t *testing.T) {
+func TestMonths(t *testing.T) { synctest.Test(t, testMonths) }
+
+func testMonths(t *testing.T) {
 	fsys := newSimFS()
 	var now atomic.Int64
 	now.Store(time.Date(2026, 10, 31, 23, 59, 59, 0, time.UTC).UnixNano())
@@ -652,12 +673,12 @@ func TestMonths(t *testing.T) {
 	}
 	acks := &acknowledged{pos: map[string]string{}}
 	var group sync.WaitGroup
-	group.Go(func() { produce(l, 8, 150, "m", acks) })
 	for _, d := range []time.Duration{time.Hour, -2 * time.Hour, 40 * 24 * time.Hour} {
-		time.Sleep(20 * time.Millisecond)
-		now.Add(int64(d))
+		// The clock moves while they are at work.
+		group.Go(func() { produce(l, 8, 50, d.String(), acks) })
+		group.Go(func() { now.Add(int64(d)) })
+		group.Wait()
 	}
-	group.Wait()
 	produce(l, 1, 10, "end", acks)
 	closed := func() int { return countRecords(t, fsys, "sec", LogRotate) }
 	logs, err := (&Reader{fsys}).Logs()
@@ -735,4 +756,57 @@ func TestOptions(t *testing.T) {
 			t.Errorf("Open = %v", err)
 		}
 	})
+}
+
+// TestWatch is the once-a-second work over some minutes: heartbeats in quiet
+// logs, cross-anchors when ops grew, and steps of the clock.
+func TestWatch(t *testing.T) { synctest.Test(t, testWatch) }
+
+func testWatch(t *testing.T) {
+	fsys := newSimFS()
+	var offset atomic.Int64
+	raised := &alarms{}
+	o := simOptions(fsys)
+	o.Clock = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
+	o.CheckpointInterval = time.Second
+	o.Alarm = raised.raise
+	l, err := Open("sim", testSigner(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := appendOne(l, Ops, benchRecord()); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(10*time.Minute + 30*time.Second)
+	log := l.ops.logName()
+	if n := countRecords(t, fsys, log, LogHeartbeat); n != 10 {
+		t.Errorf("%d heartbeats of ops in ten minutes", n)
+	}
+	if n := countRecords(t, fsys, "sec", LogCheckpoint); n != 10 {
+		t.Errorf("L-59: %d cross-anchors in ten minutes", n)
+	}
+	if n := countRecords(t, fsys, "sec", SysTime); n != 0 {
+		t.Errorf("%d steps of a steady clock", n)
+	}
+	for _, step := range []time.Duration{time.Second, -time.Second} {
+		offset.Add(int64(step))
+		time.Sleep(3 * watchInterval)
+	}
+	if n := countRecords(t, fsys, "sec", SysTime); n != 2 || !raised.has("clock_step") {
+		t.Errorf("L-195: %d steps of the clock recorded, alarms %v", n, raised.codes)
+	}
+	if _, err := appendOne(l, Ops, func() Record { r := benchRecord(); r.Corr = "4111111111111111"; return r }()); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * watchInterval)
+	if n := countRecords(t, fsys, "sec", LogScrub); n != 1 || !raised.has("scrub") {
+		t.Errorf("L-74: %d log.scrub, alarms %v", n, raised.codes)
+	}
+	if err := l.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	report, err := verify(fsys, "sim", []string{testVkey(t)}, VerifyOptions{})
+	if err != nil || !report.OK() {
+		t.Errorf("%v, %v", err, report.Findings)
+	}
 }

@@ -296,7 +296,7 @@ func (g *integrator) commit(grown []*tree, cps []Checkpoint) error {
 		g.published[t.shard] = cps[i]
 		g.mu.Unlock()
 		g.stale = append(g.stale, staleDirs{g.clock().Add(partialAge), t.full})
-		t.full, t.written = nil, nil
+		t.full, t.written, t.covered = nil, nil, t.size
 	}
 	return nil
 }

@@ -251,6 +251,7 @@ func (r *recovery) load(l *manifestLog) error {
 	if st.tree, err = loadTree(fsys, l.shard, l.Origin, st.cp.Size); err != nil {
 		return corrupt("L-61(d)", "%w", err)
 	}
+	st.tree.covered = st.cp.Size
 	if root := st.tree.root(); st.shown && root != st.cp.Root {
 		return corrupt("L-61(d)", "the tiles of %s do not have the root of its checkpoint of size %d", l.Log, st.cp.Size)
 	}
@@ -367,6 +368,9 @@ func (r *recovery) size(shard Shard) uint64 {
 
 func (r *recovery) checkScan() error {
 	s := r.scan
+	if s.oldest == 0 {
+		return corrupt("L-28", "the write-ahead log has no segment")
+	}
 	if s.last == 0 {
 		for shard := range r.shards {
 			if r.shards[shard].shown || r.shards[shard].noted {

@@ -14,6 +14,7 @@ type tree struct {
 	dir     string
 	origin  string
 	size    uint64
+	covered uint64   // size of the published checkpoint
 	edges   [][]Hash // of each level, the hashes of its rightmost tile that is not full
 	stack   []Hash   // perfect subtrees, the largest first
 	bundle  []byte   // entries of the rightmost bundle that is not full
@@ -173,14 +174,15 @@ func (t *tree) root() Hash {
 // checkpoint returns the size and root to sign.
 func (t *tree) checkpoint() Checkpoint { return Checkpoint{t.origin, t.size, t.root()} }
 
-// partials queues the tiles and the bundle that are not full.
+// partials queues the tiles and the bundle that are not full, but for those that
+// the published checkpoint covers: they are never written again (L-46).
 func (t *tree) partials() {
 	for level, edge := range t.edges {
-		if len(edge) > 0 {
+		if len(edge) > 0 && tilesAt(t.size, level) > tilesAt(t.covered, level) {
 			t.queue(tilePath(level, tilesAt(t.size, level)/tileWidth, len(edge)), joinHashes(edge))
 		}
 	}
-	if w := int(t.size % tileWidth); w > 0 && len(t.bundle) > 0 {
+	if w := int(t.size % tileWidth); w > 0 && len(t.bundle) > 0 && t.size > t.covered {
 		t.queue(tilePath(bundleLevel, t.size/tileWidth, w), t.bundle)
 	}
 }
