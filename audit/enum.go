@@ -189,7 +189,7 @@ var algoNames = [...]string{
 // String returns the value as it stands in records.
 func (e Algo) String() string { return name(algoNames[:], uint8(e)) }
 
-// PINFormat is an ISO 9564-1 PIN block format.
+// PINFormat is a PIN block format: of ISO 9564-1, or of before it.
 type PINFormat uint8
 
 // The values of [PINFormat]; zero means absent.

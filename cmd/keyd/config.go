@@ -62,18 +62,19 @@ type tlsConfig struct {
 }
 
 type apiConfig struct {
-	Listen           string `toml:"listen" comment:"Address and port."`
-	Cert             string `toml:"cert" comment:"Server certificate chain, PEM; re-read when it changes."`
-	Key              string `toml:"key" comment:"Its key, PEM."`
-	ClientCA         string `toml:"client_ca" comment:"The CAs of client certificates, PEM."`
-	CRL              string `toml:"crl,omitempty" comment:"Revocation list of the client CA; default none."`
-	CRLStrict        bool   `toml:"crl_strict,omitempty" comment:"Refuse everyone when the list is past its next update; default false."`
-	MinTLS           string `toml:"min_tls,omitempty" comment:"\"1.3\" (default) or \"1.2\"."`
-	Region           string `toml:"region,omitempty" comment:"Region in ARNs; default xx-keyd-1."`
-	Account          string `toml:"account,omitempty" comment:"Account in ARNs, 12 digits; default 000000000000."`
-	RefusedPerMinute int    `toml:"refused_pins_per_minute,omitempty" comment:"PIN blocks refused to one client under one key in a minute, after which it must wait; default 50."`
-	RefusedPerHour   int    `toml:"refused_pins_per_hour,omitempty" comment:"The same in an hour, after which that client's PIN use of the key stops until keyd is started again; default 500."`
-	DualControl      bool   `toml:"dual_control" comment:"Whether changes by the API need a second person. This version offers only false: what needs two persons is done in ceremonies."`
+	Listen           string   `toml:"listen" comment:"Address and port."`
+	Cert             string   `toml:"cert" comment:"Server certificate chain, PEM; re-read when it changes."`
+	Key              string   `toml:"key" comment:"Its key, PEM."`
+	ClientCA         string   `toml:"client_ca" comment:"The CAs of client certificates, PEM."`
+	CRL              string   `toml:"crl,omitempty" comment:"Revocation list of the client CA; default none."`
+	CRLStrict        bool     `toml:"crl_strict,omitempty" comment:"Refuse everyone when the list is past its next update; default false."`
+	MinTLS           string   `toml:"min_tls,omitempty" comment:"\"1.3\" (default) or \"1.2\"."`
+	Region           string   `toml:"region,omitempty" comment:"Region in ARNs; default xx-keyd-1."`
+	Account          string   `toml:"account,omitempty" comment:"Account in ARNs, 12 digits; default 000000000000."`
+	LegacyPINFormats []string `toml:"legacy_pin_formats,omitempty" comment:"PIN block formats of before ISO 9564 for which keys may be made (tag keyd:pin-format): eci2, eci3, visa2, visa3; incoming only; default none."`
+	RefusedPerMinute int      `toml:"refused_pins_per_minute,omitempty" comment:"PIN blocks refused to one client under one key in a minute, after which it must wait; default 50."`
+	RefusedPerHour   int      `toml:"refused_pins_per_hour,omitempty" comment:"The same in an hour, after which that client's PIN use of the key stops until keyd is started again; default 500."`
+	DualControl      bool     `toml:"dual_control" comment:"Whether changes by the API need a second person. This version offers only false: what needs two persons is done in ceremonies."`
 }
 
 type switchConfig struct {

@@ -100,6 +100,9 @@ func (k *configCheck) api(a *apiConfig) {
 	k.serverTLS("api", a.tls())
 	k.want(regionName.MatchString(a.Region), "api.region", "%q must match [a-z]{2}-[a-z]{1,16}-[0-9]+", a.Region)
 	k.want(accountName.MatchString(a.Account), "api.account", "%q must be 12 digits", a.Account)
+	for _, name := range a.LegacyPINFormats {
+		k.want(slices.Contains([]string{"eci2", "eci3", "visa2", "visa3"}, name), "api.legacy_pin_formats", "%q is not eci2, eci3, visa2 or visa3", name)
+	}
 	k.between("api.refused_pins_per_minute", a.RefusedPerMinute, 1, 1_000_000)
 	k.between("api.refused_pins_per_hour", a.RefusedPerHour, a.RefusedPerMinute, 10_000_000)
 	k.want(!a.DualControl, "api.dual_control", "true is not offered by this version; what needs two persons is done in ceremonies")

@@ -56,6 +56,7 @@ func openNode(ctx context.Context, cfg *configFile, log *slog.Logger, m *metrics
 	n.custody, err = custody.New(custody.Config{
 		Token: n.token, Maker: n.manager, Store: n.db, Log: n.audit,
 		Clients: cfg.clients(), Clock: time.Now, Serial: n.token.Info().Serial,
+		LegacyPIN: cfg.API.LegacyPINFormats,
 		Malformed: custody.Malformed{PerMinute: cfg.API.RefusedPerMinute, PerHour: cfg.API.RefusedPerHour},
 	})
 	if err != nil {

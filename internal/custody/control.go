@@ -213,7 +213,7 @@ func (c *Custody) template(a keys.Attributes, by keys.CheckMethod, tags map[stri
 	if !a.Algorithm.CheckableBy(by) {
 		return keys.Block{}, nil, fmt.Errorf("%w: no check value by %s for %s", ErrRequest, by, a.Algorithm)
 	}
-	policy, rest, err := splitTags(tags)
+	policy, rest, err := splitTags(tags, c.legacy)
 	if err != nil {
 		return keys.Block{}, nil, err
 	}

@@ -5,10 +5,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"keyd.dev/keyd/audit"
 	"keyd.dev/keyd/keys"
+	"keyd.dev/keyd/pin"
 )
 
 // Config is what custody is made of. All members but Maker and the limits are
@@ -23,6 +25,7 @@ type Config struct {
 	Serial    string // of the token, for the records
 	CacheKeys int    // key records kept in memory; 0 is 65,536
 	Malformed Malformed
+	LegacyPIN []string // PIN block formats of before ISO 9564 that keys may be made for: eci2, eci3, visa2, visa3
 }
 
 // Malformed limits refused PIN blocks for one client and incoming key, so that
@@ -42,6 +45,7 @@ type Custody struct {
 	serial  string
 	book    *book
 	refused *refusals
+	legacy  []string
 	data    keys.Key // keyd's own, for card data
 }
 
@@ -60,6 +64,11 @@ func New(cfg Config) (*Custody, error) {
 		}
 		clients[client.URI] = client
 	}
+	for _, name := range cfg.LegacyPIN {
+		if _, err := pin.ParseLegacy(name); err != nil {
+			return nil, fmt.Errorf("custody: legacy PIN block formats: %w", err)
+		}
+	}
 	data, err := cfg.Token.System("data")
 	if err != nil {
 		return nil, tokenError("finding the key for card data", err)
@@ -74,6 +83,7 @@ func New(cfg Config) (*Custody, error) {
 		book:    newBook(cfg.Store, cfg.CacheKeys),
 		refused: newRefusals(cfg.Malformed, cfg.Clock),
 		data:    data,
+		legacy:  slices.Clone(cfg.LegacyPIN),
 	}, nil
 }
 

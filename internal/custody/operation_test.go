@@ -9,6 +9,7 @@ import (
 
 	"keyd.dev/keyd/audit"
 	"keyd.dev/keyd/internal/custody"
+	"keyd.dev/keyd/internal/secret"
 	"keyd.dev/keyd/keys"
 )
 
@@ -38,6 +39,56 @@ func withKeys(t *testing.T, r *room) *room {
 }
 
 func ref(alias string) custody.Ref { return custody.Ref{Alias: alias} }
+
+// TestLegacyPIN: blocks of before ISO 9564 come in where the configuration and
+// the key's policy permit it, and never go out.
+func TestLegacyPIN(t *testing.T) {
+	strict := newRoom(t, nil)
+	_, err := strict.CreateKey(t.Context(), admin, "t", custody.CreateKey{
+		Attributes: attributes(keys.UsagePIN, keys.TDES2, keys.ModeBoth), Tags: map[string]string{"keyd:pin-format": "visa3"},
+	})
+	if !errors.Is(err, custody.ErrRequest) {
+		t.Errorf("a legacy key without permission: %v", err)
+	}
+}
+
+func TestLegacyPINIncoming(t *testing.T) {
+	r := newRoom(t, func(c *custody.Config) { c.LegacyPIN = []string{"visa3"} })
+	r.key(t, "alias/old", attributes(keys.UsagePIN, keys.TDES2, keys.ModeBoth), tpk17, map[string]string{"keyd:pin-format": "visa3"})
+	r.key(t, "alias/zpk-a", attributes(keys.UsagePIN, keys.TDES2, keys.ModeBoth), zpkA, nil)
+	old, err := secret.NewTDES(unhex(t, tpk17))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := old.Encrypt(nil, unhex(t, "1234F77777777777"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	translate := func(in, out custody.PINSide) (got custody.TranslatedPIN, err error) {
+		failed := r.act(t, app, func(a *custody.Act) error {
+			got, err = a.TranslatePIN(t.Context(), custody.TranslatePIN{In: in, Out: out, Block: block})
+			return err
+		})
+		return got, failed
+	}
+	iso := custody.PINSide{Key: ref("alias/zpk-a"), Format: custody.ISO0, PAN: "4012345678909"}
+	got, err := translate(custody.PINSide{Key: ref("alias/old"), Format: custody.ISO1}, iso)
+	if err != nil || fmt.Sprintf("%X", got.Block) != "DCBAC0ABA559F78B" {
+		t.Errorf("got %X, %v", got.Block, err)
+	}
+	if _, err := translate(custody.PINSide{Key: ref("alias/old"), Format: custody.ISO0, PAN: "4012345678909"}, iso); !errors.Is(err, custody.ErrKeyUse) {
+		t.Errorf("named as format 0: %v", err)
+	}
+	if _, err := translate(iso, custody.PINSide{Key: ref("alias/old"), Format: custody.ISO1}); !errors.Is(err, custody.ErrKeyUse) {
+		t.Errorf("outgoing: %v", err)
+	}
+	for _, record := range r.records(t, opsLog()) {
+		if strings.Contains(record, `"fmt_in":"visa3"`) {
+			return
+		}
+	}
+	t.Error("no record names the legacy format")
+}
 
 // published is the message of X9.24-1, annex A.4.2, padded.
 const published = "343031323334353637383930394439383700000000000000"

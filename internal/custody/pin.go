@@ -54,6 +54,7 @@ func (a *Act) translate(ctx context.Context, r *audit.Record, q TranslatePIN) (T
 	if err != nil {
 		return TranslatedPIN{}, err
 	}
+	r.PIN.FormatIn = pinFormatName(from.Format)
 	var block []byte
 	if tokenOnly(in) || tokenOnly(out) {
 		block, err = a.c.translateUnseen(ctx, q, in, out, &from, &to)
@@ -166,6 +167,12 @@ func pinSides(q TranslatePIN, in, out KeyRecord) (from, to pin.Side, err error) 
 	if to, err = pinSide(q.Out, out); err != nil {
 		return from, to, fmt.Errorf("%w: outgoing side: %w", ErrRequest, err)
 	}
+	if from, err = legacySide(q.In, in, from); err != nil {
+		return from, to, err
+	}
+	if out.Block.Policy[TagPINFormat] != "" {
+		return from, to, fmt.Errorf("%w: nothing is written in a legacy PIN block format", ErrKeyUse)
+	}
 	if err = pin.CheckTranslation(&from, &to); err != nil {
 		return from, to, fmt.Errorf("%w: %w", ErrRequest, err)
 	}
@@ -185,6 +192,24 @@ func pinSide(side PINSide, k KeyRecord) (pin.Side, error) {
 	return s, err
 }
 
+// legacySide is the incoming side of a key whose blocks are of a format of
+// before ISO 9564. The caller names format 1, for no legacy format has a PAN in
+// it; the key's policy says which format it is.
+func legacySide(side PINSide, k KeyRecord, s pin.Side) (pin.Side, error) {
+	name := k.Block.Policy[TagPINFormat]
+	if name == "" {
+		return s, nil
+	}
+	if side.Format != ISO1 {
+		return s, fmt.Errorf("%w: the key's PIN blocks are of format %s, to be named as format 1", ErrKeyUse, name)
+	}
+	f, err := pin.ParseLegacy(name)
+	if err != nil {
+		return s, fmt.Errorf("%w: %w", ErrKeyUse, err)
+	}
+	return pin.Side{Format: f, Legacy: true}, nil
+}
+
 // pinPAN is the PAN that the record shows.
 func pinPAN(q TranslatePIN) PAN {
 	if q.In.PAN != "" {
@@ -193,18 +218,14 @@ func pinPAN(q TranslatePIN) PAN {
 	return q.Out.PAN
 }
 
-func pinFormat(f PINFormat) audit.PINFormat {
-	switch f {
-	case ISO0:
-		return audit.PINISO0
-	case ISO1:
-		return audit.PINISO1
-	case ISO3:
-		return audit.PINISO3
-	case ISO4:
-		return audit.PINISO4
-	}
-	return 0
+func pinFormat(f PINFormat) audit.PINFormat { return pinFormatName(pin.Format(f)) }
+
+// pinFormatName is the log's name of a format.
+func pinFormatName(f pin.Format) audit.PINFormat {
+	return map[pin.Format]audit.PINFormat{
+		pin.Format0: audit.PINISO0, pin.Format1: audit.PINISO1, pin.Format3: audit.PINISO3, pin.Format4: audit.PINISO4,
+		pin.ECI2: audit.PINECI2, pin.ECI3: audit.PINECI3, pin.VISA2: audit.PINVISA2, pin.VISA3: audit.PINVISA3,
+	}[f]
 }
 
 // alarm records that a key takes no more PIN blocks of a client.

@@ -16,6 +16,7 @@ const (
 	TagISO4PAN      = "keyd:iso4-pan"
 	TagKSNGuard     = "keyd:ksn-guard"
 	TagCustody      = "keyd:custody"
+	TagPINFormat    = "keyd:pin-format"
 )
 
 // policyValues lists what each policy tag may say, as far as it is honoured.
@@ -25,12 +26,14 @@ var policyValues = map[string][]string{
 	TagISO4PAN:     {"full", "rightmost12"},
 	TagKSNGuard:    {"off"},
 	TagCustody:     {"any", "token"},
+	TagPINFormat:   {"eci2", "eci3", "visa2", "visa3"},
 }
 
 // splitTags divides tags into the policy and the rest. It returns [ErrRequest]
 // for a policy tag that keyd does not know or cannot honour: a policy that was
-// taken and ignored would be worse than none.
-func splitTags(tags map[string]string) (policy, rest map[string]string, err error) {
+// taken and ignored would be worse than none. legacy are the PIN block formats
+// of before ISO 9564 that this installation permits.
+func splitTags(tags map[string]string, legacy []string) (policy, rest map[string]string, err error) {
 	policy, rest = make(map[string]string), make(map[string]string)
 	for name, value := range tags {
 		switch {
@@ -40,6 +43,8 @@ func splitTags(tags map[string]string) (policy, rest map[string]string, err erro
 			rest[name] = value
 		case !slices.Contains(policyValues[name], value):
 			return nil, nil, fmt.Errorf("%w: unknown policy tag or value: %s", ErrRequest, knownTag(name))
+		case name == TagPINFormat && !slices.Contains(legacy, value):
+			return nil, nil, fmt.Errorf("%w: the configuration permits no PIN blocks of this legacy format", ErrRequest)
 		default:
 			policy[name] = value
 		}
