@@ -9,30 +9,6 @@ import (
 	"unicode/utf8"
 )
 
-// facts are what other checks need of a stored record.
-type facts struct {
-	action  Action
-	outcome string
-	intent  bool
-	log     string
-	seq     uint64
-	id, ref string
-	boot    string
-	mono    int64
-	node    string
-	trees   []treeFact
-	wal     [3]int64 // dropped, offset, segment
-	scrubs  []string
-	reason  string
-}
-
-// treeFact is an element of trees.
-type treeFact struct {
-	log, origin, root string
-	size              uint64
-	first             int64 // -1 when absent
-}
-
 // parseRecord checks that a stored record is canonical (RFC 8785), has the
 // schema of section 7.2, and the groups that its action needs and may have. The
 // error is [ErrFormat].
@@ -380,78 +356,6 @@ func isTS(s string) bool {
 	two := func(i int) int { return int(s[i]-'0')*10 + int(s[i+1]-'0') }
 	month, day := two(5), two(8)
 	return month >= 1 && month <= 12 && day >= 1 && day <= daysOf[month] && two(11) < 24 && two(14) < 60 && two(17) < 60
-}
-
-// noteString keeps a string that other checks need.
-func (p *parser) noteString(f *field, s string) {
-	if len(p.path) == 1 {
-		switch f.name {
-		case "action":
-			p.f.action, _ = ParseAction(s)
-		case "boot":
-			p.f.boot = s
-		case "class":
-			p.class = s
-		case "id":
-			p.f.id = s
-		case "log":
-			p.f.log = s
-		case "node":
-			p.f.node = s
-		case "outcome":
-			p.f.outcome = s
-		case "phase":
-			p.f.intent = s == "intent"
-		case "reason":
-			p.f.reason = s
-		case "ref":
-			p.f.ref = s
-		}
-		return
-	}
-	switch p.path[0] {
-	case "scrub":
-		if f.name == "field" {
-			p.f.scrubs = append(p.f.scrubs, s)
-		}
-	case "trees":
-		t := &p.f.trees[len(p.f.trees)-1]
-		switch f.name {
-		case "log":
-			t.log = s
-		case "origin":
-			t.origin = s
-		case "root":
-			t.root = s
-		}
-	}
-}
-
-// noteInt keeps a number that other checks need.
-func (p *parser) noteInt(n int64) {
-	name := p.path[len(p.path)-1]
-	if len(p.path) == 1 {
-		switch name {
-		case "seq":
-			p.f.seq = uint64(n)
-		case "mono":
-			p.f.mono = n
-		case "v":
-			p.version = n
-		}
-		return
-	}
-	switch p.path[0] {
-	case "trees":
-		t := &p.f.trees[len(p.f.trees)-1]
-		if name == "size" {
-			t.size = uint64(n)
-		} else {
-			t.first = n
-		}
-	case "wal":
-		p.f.wal[slices.Index([]string{"dropped", "offset", "segment"}, name)] = n
-	}
 }
 
 // finish checks what the members say of each other.
