@@ -29,6 +29,9 @@ type Entry struct {
 	Received  int   `json:"reversals_received"`
 	Effective int   `json:"reversals_effective"`
 	Reversed  int64 `json:"reversed"` // minor units
+	// Named has the DE 7 and DE 11 of each different reversal among those
+	// received: one that comes again has those of the first (W-08).
+	Named []string `json:"reversals_named,omitempty"`
 }
 
 // bookKey names a sale on the link: what DE 90 of its reversal says.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -270,6 +271,9 @@ func (i *Issuer) reverse(m *iso8583.Message, rule Rule) (string, error) {
 		return "25", nil
 	}
 	e.Received++
+	if name := m.Text(7) + "-" + m.Text(11); !slices.Contains(e.Named, name) {
+		e.Named = append(e.Named, name)
+	}
 	code := rule.Code
 	if amount := reversedAmount(m, e); code == "00" && e.State == "approved" && amount > e.Reversed {
 		e.Effective++
