@@ -30,7 +30,7 @@ func killTerminals() []string {
 // run is printed: KEYD_KILL_SEED gives it again, KEYD_KILL_ROUNDS makes it longer.
 func TestKill(t *testing.T) {
 	seed := setting(t, "KEYD_KILL_SEED", randomSeed(t))
-	rounds := int(setting(t, "KEYD_KILL_ROUNDS", 16))
+	rounds := int(setting(t, "KEYD_KILL_ROUNDS", 14))
 	t.Logf("KEYD_KILL_SEED=%d KEYD_KILL_ROUNDS=%d", seed, rounds)
 	dice := newDice(seed)
 
