@@ -3,6 +3,10 @@ package api_test
 import (
 	"fmt"
 	"testing"
+
+	"keyd.dev/keyd/internal/custody"
+	"keyd.dev/keyd/internal/secret"
+	"keyd.dev/keyd/keys"
 )
 
 // TestMACPolicy: the tags of section 9 bind whoever uses the key, whatever the
@@ -61,8 +65,17 @@ func TestMACPolicy(t *testing.T) {
 	})
 	t.Run("no clear secret outside the token", func(t *testing.T) {
 		create := `{"KeyAttributes":{"KeyUsage":"TR31_B0_BASE_DERIVATION_KEY","KeyClass":"SYMMETRIC_KEY","KeyAlgorithm":"TDES_2KEY","KeyModesOfUse":{"DeriveKey":true}},"Exportable":false,"Tags":[{"Key":"keyd:custody","Value":"token"}]}`
-		key := b.success(t, b.call(t, admin, "CreateKey", create), "CreateKey")["Key"].(map[string]any)["KeyArn"]
-		a := b.call(t, client, "GenerateMac", fmt.Sprintf(`{"KeyIdentifier":%q,"MessageData":"0011223344556677","GenerationAttributes":{"DukptIso9797Algorithm3":{"KeySerialNumber":"FFFF9876543210E00001","DukptKeyVariant":"REQUEST"}}}`, key))
+		// Its value would be drawn in the process.
+		b.failure(t, b.call(t, admin, "CreateKey", create), "CreateKey", "ValidationException", 400)
+		custodian := custody.SystemCaller("custodian", custody.RoleCustodian)
+		if _, err := b.custody.ImportClear(t.Context(), custodian, "test", custody.ImportClear{
+			Attributes: keys.Attributes{Usage: keys.UsageBDK, Algorithm: keys.TDES2, Mode: keys.ModeDerive, Exportability: keys.NonExportable},
+			Policy:     map[string]string{custody.TagCustody: "token"},
+			Value:      secret.From([]byte("\x01\x23\x45\x67\x89\xAB\xCD\xEF\xFE\xDC\xBA\x98\x76\x54\x32\x10")), Alias: "alias/bdk-inside",
+		}); err != nil {
+			t.Fatal(err)
+		}
+		a := b.call(t, client, "GenerateMac", fmt.Sprintf(`{"KeyIdentifier":%q,"MessageData":"0011223344556677","GenerationAttributes":{"DukptIso9797Algorithm3":{"KeySerialNumber":"FFFF9876543210E00001","DukptKeyVariant":"REQUEST"}}}`, "alias/bdk-inside"))
 		if paths := fieldsOf(b.failure(t, a, "GenerateMac", "ValidationException", 400)); len(paths) != 1 || paths[0] != "KeyIdentifier" {
 			t.Errorf("complains of %v", paths)
 		}
