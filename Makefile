@@ -25,8 +25,11 @@ testdeps:
 demo: deps build
 	@$(BIN) demo
 
+# The boundary's tests, custody's and the vectors run on both modules by
+# themselves; the API's and the switch's run once on each.
 test: testdeps
 	CGO_ENABLED=1 $(GO) test -race -timeout 10m $(PKGS)
+	KEYD_TEST_MODULE=softokn CGO_ENABLED=1 $(GO) test -race -timeout 10m ./internal/api ./softhsm-test
 	@sh scripts/vectors.sh
 
 # The vectors alone, counted by file and module.
