@@ -54,6 +54,13 @@ func (d *devDir) prepare(p *program, c *devCmd) (*configFile, error) {
 	if err != nil {
 		return nil, err
 	}
+	mended, err := d.mendToken()
+	if err != nil {
+		return nil, err
+	}
+	if mended {
+		warn(p.stderr, "keyd dev: SoftHSM was killed while it wrote its token; the copy took its place.")
+	}
 	cfg, err := loadConfig(path)
 	if err != nil {
 		return nil, err
@@ -91,6 +98,9 @@ func (d *devDir) make(p *program, c *devCmd, path string) error {
 		return fmt.Errorf("making the certificates: %w", err)
 	}
 	if err := d.makeToken(p.ctx, cfg, newLogger(p.stderr, "warn")); err != nil {
+		return err
+	}
+	if err := d.keepToken(); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(d.file("audit"), 0o700); err != nil {
@@ -197,11 +207,11 @@ func findModule(given string) (string, error) {
 
 // makeToken makes the SoftHSM token and keyd's own keys in it.
 func (d *devDir) makeToken(ctx context.Context, cfg *configFile, log *slog.Logger) error {
-	conf := "directories.tokendir = " + d.file("tokens") + "\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n"
+	conf := "directories.tokendir = " + d.file(devTokens) + "\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n"
 	err := errors.Join(
 		// A half-made token of an interrupted start has a PIN that nobody knows.
-		os.RemoveAll(d.file("tokens")),
-		os.Mkdir(d.file("tokens"), 0o700),
+		os.RemoveAll(d.file(devTokens)),
+		os.Mkdir(d.file(devTokens), 0o700),
 		writeFile(d.file("softhsm2.conf"), []byte(conf), 0o600),
 		setEnvironment(cfg.Token.Environment),
 	)

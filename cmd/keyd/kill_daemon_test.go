@@ -25,7 +25,6 @@ type killable struct {
 	base  string
 	addrs []string
 	dir   string
-	token []byte   // SoftHSM's token.object as it was when keyd was last ready
 	said  *os.File // what all its processes print
 	dev   atomic.Pointer[devReport]
 	proc  *exec.Cmd
@@ -64,7 +63,7 @@ func newKillable(t *testing.T) *killable {
 }
 
 // move makes another folder that of keyd.
-func (k *killable) move(name string) { k.dir, k.token = filepath.Join(k.base, name), nil }
+func (k *killable) move(name string) { k.dir = filepath.Join(k.base, name) }
 
 // keydCommand is the program itself. A process under the race detector sleeps a
 // second before it ends, unless it is told not to.
@@ -96,7 +95,6 @@ func quietAddrs(t *testing.T, n int) []string {
 // launch starts a process and does not wait for it to be ready.
 func (k *killable) launch() {
 	k.t.Helper()
-	k.mend()
 	// What an earlier process left would be taken for that of this one.
 	if err := os.Remove(filepath.Join(k.dir, "dev.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		k.t.Fatal(err)
@@ -131,51 +129,6 @@ func (k *killable) start() {
 		report, err := k.readiness()
 		return err == nil && report.Ready
 	})
-	path, emptied := k.tokenObject()
-	if path == "" || emptied {
-		k.t.Fatalf("keyd is ready, and its token's file is %q, emptied %v", path, emptied)
-	}
-	var err error
-	if k.token, err = os.ReadFile(path); err != nil {
-		k.t.Fatal(err)
-	}
-}
-
-// tokenObject is the file in which SoftHSM has what it knows of the token, and
-// whether it is empty.
-func (k *killable) tokenObject() (path string, emptied bool) {
-	k.t.Helper()
-	files, err := filepath.Glob(filepath.Join(k.dir, "tokens", "*", "token.object"))
-	if err != nil || len(files) != 1 {
-		return "", false
-	}
-	info, err := os.Stat(files[0])
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	return files[0], info.Size() == 0
-}
-
-// mend undoes what SoftHSM does to itself: it truncates token.object at every
-// login before it writes it again, so that a process killed between the two
-// leaves a token that is none. A token that keeps its promises has no such
-// moment, and it is not what is tested here.
-func (k *killable) mend() {
-	k.t.Helper()
-	path, emptied := k.tokenObject()
-	if !emptied {
-		return
-	}
-	k.t.Log("SoftHSM was killed while it wrote token.object; mended")
-	if k.token != nil {
-		if err := os.WriteFile(path, k.token, 0o600); err != nil {
-			k.t.Fatal(err)
-		}
-		return
-	}
-	if err := os.RemoveAll(k.dir); err != nil { // of a first start: nothing is lost
-		k.t.Fatal(err)
-	}
 }
 
 // await asks until ok holds, and fails when the process ends before or when it
