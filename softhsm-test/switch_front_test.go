@@ -6,14 +6,16 @@ import (
 
 	"keyd.dev/keyd/internal/iso8583"
 	"keyd.dev/keyd/internal/isoswitch"
+	"keyd.dev/keyd/internal/sim"
 )
 
 // TestSwitchFront is what a client meets that was written from the dialect's
 // page alone.
 func TestSwitchFront(t *testing.T) {
-	h := newHouse(t, nil, nil)
+	h := newHouse(t, sim.DefaultRules(), nil)
 	t.Run("R-08 W-03 a hundred copies of a reversal in one write", h.answersAHundred)
 	t.Run("D-07 W-16 a repeat keeps the reference of the approval", h.keepsReference)
+	t.Run("R-44 D-15 a refused repeat keeps the reference too", h.keepsReferenceRefused)
 	t.Run("A-14.T2 W-18 an answer that fits no answer is a security event", h.ignoresMisfits)
 }
 
@@ -53,6 +55,24 @@ func (h *house) keepsReference(t *testing.T) {
 		t.Errorf("the repeat got another reference than the approval")
 	}
 	wantCode(t, p.undo(iso8583.ReversalRequest, sale, repeated, nil), "00")
+}
+
+// keepsReferenceRefused repeats a sale that upstream never answered: 94 with the
+// reference by which its reversal can name it.
+func (h *house) keepsReferenceRefused(t *testing.T) {
+	p := h.pos(1)
+	p.Terminal = h.advance(1, 100)
+	sale, unanswered := p.sell(2499) // the issuer is silent
+	wantCode(t, unanswered, "68")
+	h.awaitReversed(sale)
+	again, err := p.Sale(2499, visa, func(b *iso8583.Builder) { b.Copy(sale.Message, 7, 11, 12, 13) })
+	must(t, err)
+	repeated := p.ask(again, nil)
+	wantCode(t, repeated, "94")
+	if repeated.Text(37) != unanswered.Text(37) {
+		t.Error("the refusal has another reference than the sale")
+	}
+	wantCode(t, p.undo(iso8583.ReversalRequest, sale, repeated, nil), "00") // D-19
 }
 
 // ignoresMisfits sends the fields of a sale under the MTI of an answer.

@@ -70,6 +70,9 @@ func (s *Switch) acceptSale(ctx context.Context, r *request, card custody.Card) 
 		earlier, err := tx.Newest(t.Key, r.at.Add(-s.cfg.Timers.LookBack))
 		if err == nil {
 			in = s.duplicate(earlier, t)
+			if earlier.Content == t.Content { // one sale has one reference, also in a refusal
+				r.rrn = earlier.RRN
+			}
 			return nil
 		}
 		if !errors.Is(err, ErrNotFound) {
