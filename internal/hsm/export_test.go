@@ -17,6 +17,7 @@ type Faulty struct {
 	cryptoki
 	Before func(call string) error
 	Begun  bool // an injected error of a one-part operation comes after its beginning
+	Wrong  uint // the mechanism whose answers are wrong
 	Left   bool // an injected error of a re-encipherment is that of destroying its object
 
 	mu     sync.Mutex
@@ -123,7 +124,11 @@ func (f *Faulty) once(s pkcs11.SessionHandle, do operation, mech uint, iv []byte
 	if err := f.before("one-part"); err != nil {
 		return 0, f.Begun, err
 	}
-	return f.cryptoki.once(s, do, mech, iv, key, in, out)
+	n, begun, err := f.cryptoki.once(s, do, mech, iv, key, in, out)
+	if err == nil && f.Wrong != 0 && mech == f.Wrong {
+		out[0] ^= 1
+	}
+	return n, begun, err
 }
 
 func (f *Faulty) reencipher(s pkcs11.SessionHandle, mech uint, from, to pkcs11.ObjectHandle, in, out []byte) (int, bool, error) {
@@ -152,6 +157,15 @@ func (f *Faulty) random(s pkcs11.SessionHandle, p []byte) error {
 		return err
 	}
 	return f.cryptoki.random(s, p)
+}
+
+// OpenWrong opens a token whose module gives wrong answers by a mechanism.
+func OpenWrong(cfg Config, mech uint) (*Token, error) {
+	t, err := open(cfg, func(path string) (cryptoki, error) {
+		mod, err := load(path)
+		return &Faulty{cryptoki: mod, Wrong: mech, counts: make(map[string]int)}, err
+	})
+	return t, err
 }
 
 // OpenFaulty opens a token through a Faulty.

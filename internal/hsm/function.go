@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"errors"
+	"fmt"
 	"hash"
 	"slices"
 	"strings"
@@ -66,33 +67,39 @@ var needed = [...]Function{TDES, AES, AESCMAC, HMAC256, DeriveECB, KeyWrap}
 
 var errAnswer = errors.New("wrong answer")
 
-// functions tries what keyd can do without. A failure is an answer like any
+// functions tries what keyd can do without. A refusal is an answer like any
 // other; the session in which something failed is given up, since an operation
-// may be open in it still.
-func (p *probe) functions() {
+// may be open in it still. A wrong answer is fatal where keyd would believe it all
+// the same.
+func (p *probe) functions() error {
 	for _, f := range needed {
 		p.trials = append(p.trials, Trial{Function: f, Works: true})
 	}
 	for _, try := range []struct {
 		function Function
+		used     bool
 		run      func() error
 	}{
-		{TDESCMAC, p.cmacTDES},
-		{HMAC224, func() error { return p.hmac(keys.HMACSHA224, sha256.New224, keys.HMACSHA224.KeyBytes()) }},
-		{HMAC384, func() error { return p.hmac(keys.HMACSHA384, sha512.New384, keys.HMACSHA384.KeyBytes()) }},
-		{HMAC512, func() error { return p.hmac(keys.HMACSHA512, sha512.New, keys.HMACSHA512.KeyBytes()) }},
-		{ReencipherTDES, func() error { return p.reencipher(keys.TDES2, 0, 0) }},
-		{ReencipherAES, func() error { return p.reencipher(keys.AES128, keys.CanDecrypt, keys.CanEncrypt) }},
-		{Ed25519, func() error { return p.signs(logKeyKinds[:2]...) }},
-		{P256, func() error { return p.signs(logKeyKinds[2]) }},
-		{SingleDES, p.singleDES},
-		{ShortHMAC, func() error { return p.hmac(keys.HMACSHA256, sha256.New, 16) }},
-		{KeyWrapPad, p.wrapPad},
-		{XORData, func() error { return p.combine(pkcs11.CKM_XOR_BASE_AND_DATA, xored) }},
-		{ConcatData, func() error { return p.combine(pkcs11.CKM_CONCATENATE_BASE_AND_DATA, joined) }},
+		{TDESCMAC, true, p.cmacTDES},
+		{HMAC224, true, func() error { return p.hmac(keys.HMACSHA224, sha256.New224, keys.HMACSHA224.KeyBytes()) }},
+		{HMAC384, true, func() error { return p.hmac(keys.HMACSHA384, sha512.New384, keys.HMACSHA384.KeyBytes()) }},
+		{HMAC512, true, func() error { return p.hmac(keys.HMACSHA512, sha512.New, keys.HMACSHA512.KeyBytes()) }},
+		{ReencipherTDES, false, func() error { return p.reencipher(keys.TDES2, 0, 0) }},
+		{ReencipherAES, false, func() error { return p.reencipher(keys.AES128, keys.CanDecrypt, keys.CanEncrypt) }},
+		{Ed25519, true, func() error { return p.signs(logKeyKinds[:2]...) }},
+		{P256, true, func() error { return p.signs(logKeyKinds[2]) }},
+		{SingleDES, false, p.singleDES},
+		{ShortHMAC, false, func() error { return p.hmac(keys.HMACSHA256, sha256.New, 16) }},
+		{KeyWrapPad, false, p.wrapPad},
+		{XORData, false, func() error { return p.combine(pkcs11.CKM_XOR_BASE_AND_DATA, xored) }},
+		{ConcatData, false, func() error { return p.combine(pkcs11.CKM_CONCATENATE_BASE_AND_DATA, joined) }},
 	} {
 		t := Trial{Function: try.function}
-		if err := try.run(); err != nil {
+		err := try.run()
+		if try.used && (errors.Is(err, errAnswer) || errors.Is(err, errSignature)) {
+			return fmt.Errorf("%s: %w", try.function, err)
+		}
+		if err != nil {
 			t.Answer = err.Error()
 			if code := codeOf(err); code != 0 {
 				t.Answer = code.Error()
@@ -104,6 +111,7 @@ func (p *probe) functions() {
 		}
 		p.trials = append(p.trials, t)
 	}
+	return nil
 }
 
 func (p *probe) works(f Function) bool { return Info{Trials: p.trials}.Can(f) }
@@ -242,7 +250,20 @@ func (p *probe) wrapPad() error {
 	if len(got) != 24 {
 		return errAnswer // NSS has a format of its own: 32 bytes
 	}
-	return nil
+	h, err = p.s.mod.UnwrapKey(p.s.handle, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_WRAP_PAD, nil)}, kek, got,
+		keyTemplate(keys.AES128, rights{encrypt: true}))
+	if err != nil {
+		return p.s.failure("C_UnwrapKey", err)
+	}
+	soft, err := secret.NewAES(wrapValue)
+	if err != nil {
+		return err
+	}
+	want, err := soft.Encrypt(nil, testData)
+	if err != nil {
+		return err
+	}
+	return p.answer("encrypt under the unwrapped key", encrypting, pkcs11.CKM_AES_ECB, nil, h, testData, want)
 }
 
 func xored(base, data []byte) []byte {

@@ -177,6 +177,25 @@ func TestSelfTestFails(t *testing.T) {
 	}
 }
 
+// TestWrongAnswers has the module compute wrongly, by one mechanism at a time.
+func TestWrongAnswers(t *testing.T) {
+	cfg := softhsmtest.Config(t)
+	for name, mech := range map[string]uint{
+		"TDES": pkcs11.CKM_DES3_CBC, "AES": pkcs11.CKM_AES_ECB, "AES CMAC": pkcs11.CKM_AES_CMAC, "HMAC-SHA-256": pkcs11.CKM_SHA256_HMAC,
+		"HMAC-SHA-384": pkcs11.CKM_SHA384_HMAC, "ECDSA": pkcs11.CKM_ECDSA,
+	} {
+		t.Run(name, func(t *testing.T) {
+			token, err := hsm.OpenWrong(cfg, mech)
+			if err == nil {
+				_ = token.Close()
+			}
+			if !errors.Is(err, hsm.ErrSelfTest) {
+				t.Errorf("Open: %v, want %v", err, hsm.ErrSelfTest)
+			}
+		})
+	}
+}
+
 func TestEnforcement(t *testing.T) {
 	t.Run("softhsm", func(t *testing.T) {
 		cfg := softhsmtest.SoftHSM().Config(t)

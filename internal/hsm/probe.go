@@ -99,7 +99,9 @@ func (p *probe) run() error {
 			return fmt.Errorf("%s: %w", step.name, err)
 		}
 	}
-	p.functions()
+	if err := p.functions(); err != nil {
+		return err
+	}
 	if err := p.enforcement(); err != nil {
 		return fmt.Errorf("enforcement: %w", err)
 	}
@@ -125,7 +127,7 @@ func (p *probe) answer(name string, op operation, mech uint, iv []byte, h pkcs11
 		return err
 	}
 	if !same(got, want) {
-		return fmt.Errorf("%s: wrong answer", name)
+		return fmt.Errorf("%s: %w", name, errAnswer)
 	}
 	return nil
 }
