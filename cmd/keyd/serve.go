@@ -57,6 +57,7 @@ type daemon struct {
 	metrics  *metrics
 	node     *node
 	api      *http.Server
+	door     *api.Handler
 	sw       *isoswitch.Switch // nil without a switch
 	tls      []*credentials.TLS
 	draining atomic.Bool
@@ -106,7 +107,7 @@ func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemo
 	if d.api, err = api.Server(handler, apiTLS.Server("h2", "http/1.1")); err != nil {
 		return nil, err
 	}
-	d.api.Handler = d.metrics.measured(handler)
+	d.api.Handler, d.door = d.metrics.measured(handler), handler
 	if d.switchListener != nil {
 		if d.sw, err = d.newSwitch(); err != nil {
 			return nil, err
@@ -216,7 +217,7 @@ func (d *daemon) serve(ctx context.Context, ready func() error) error {
 	defer stopSwitch()
 	switchDone := make(chan struct{})
 
-	start("api", func() error { return d.api.ServeTLS(d.apiListener, "", "") })
+	start("api", func() error { return d.api.Serve(d.door.Listen(d.apiListener, d.api.TLSConfig)) })
 	if d.sw != nil {
 		start("switch", func() error {
 			defer close(switchDone)

@@ -21,7 +21,8 @@ const (
 )
 
 // Server returns a server of h on TLS with verified client certificates, to be
-// started with ServeTLS(listener, "", ""). The TLS config is copied; it must
+// started with Serve(h.Listen(listener, server.TLSConfig)), or with
+// ServeTLS(listener, "", ""), which records no failed handshake. The TLS config is copied; it must
 // have a certificate (or a source of one) and the CAs of the clients. TLS 1.3 is
 // the least version unless the config names 1.2, which then has forward-secret
 // suites only. Session tickets are off, so that every connection shows its
@@ -31,6 +32,7 @@ func Server(h *Handler, config *tls.Config) (*http.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	hard.NextProtos = []string{"h2", "http/1.1"}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
