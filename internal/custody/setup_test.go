@@ -124,9 +124,13 @@ func (r *room) act(t *testing.T, who custody.Caller, work func(*custody.Act) err
 	return failed
 }
 
-// records returns every record of a log that is durable.
+// records ends the log, so that all of it can be read, and returns every record
+// of one of its parts.
 func (r *room) records(t *testing.T, log string) []string {
 	t.Helper()
+	if err := r.log.Close(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
 	reader, err := audit.OpenReader(filepath.Join(r.dir, "audit"))
 	if err != nil {
 		t.Fatal(err)

@@ -28,6 +28,9 @@ type Translator interface {
 // do it. All else is refused before it starts. Nobody sees the block, so that
 // none is malformed here, and the limits on those do not apply.
 func (c *Custody) translateUnseen(ctx context.Context, q TranslatePIN, in, out KeyRecord, from, to *pin.Side) ([]byte, error) {
+	if from.Format != to.Format {
+		return nil, fmt.Errorf("%w: the PIN is clear in the process while its format changes; a key that demands token custody takes the same format on both sides", ErrCustody)
+	}
 	t, err := c.translator(q, in, out)
 	if err != nil {
 		return nil, err
@@ -49,11 +52,8 @@ func (c *Custody) translateUnseen(ctx context.Context, q TranslatePIN, in, out K
 	return block, nil
 }
 
-// translator refuses what cannot be done unseen, whatever the keys' values.
+// translator refuses what the keys or the module cannot do unseen.
 func (c *Custody) translator(q TranslatePIN, in, out KeyRecord) (Translator, error) {
-	if q.In.Format != q.Out.Format {
-		return nil, fmt.Errorf("%w: the PIN is clear in the process while its format changes; a key that demands token custody takes the same format on both sides", ErrCustody)
-	}
 	for _, side := range []struct {
 		PINSide
 		key KeyRecord
