@@ -433,9 +433,9 @@ func TestSignerFails(t *testing.T) {
 			if _, err := appendOne(l, Ops, benchRecord()); err != nil {
 				t.Errorf("L-58: a signer that fails stopped recording: %v", err)
 			}
-			time.Sleep(signAlarmAfter + 2*watchInterval)
+			time.Sleep(signAlarmAfter + 3*watchInterval)
 			if err := l.Ready(); err != nil || !raised.has("checkpoint_failed") {
-				t.Errorf("L-58: after 12 s: %v, alarms %v", err, raised.codes)
+				t.Errorf("L-58: after 13 s: %v, alarms %v", err, raised.codes)
 			}
 			time.Sleep(time.Minute)
 			if _, err := l.Reserve(context.Background(), Ops, 1); !errors.Is(err, ErrUnsigned) || !errors.Is(l.Ready(), ErrUnsigned) {
@@ -446,7 +446,7 @@ func TestSignerFails(t *testing.T) {
 			}
 			s.mode.Store(0)
 			close(s.hang)
-			time.Sleep(2 * watchInterval)
+			time.Sleep(3 * watchInterval) // a checkpoint, then the watch
 			if err := l.Ready(); err != nil {
 				t.Errorf("the signer is back: %v", err)
 			}
