@@ -42,7 +42,7 @@ func (r *recovery) integrator() *integrator {
 func (r *recovery) writer() *wal {
 	l, s := r.log, r.scan
 	w := &wal{
-		fsys: l.fsys, size: s.size, durable: l.tiles.enqueue, failed: l.poison, spare: l.spareAlarm,
+		fsys: l.fsys, size: s.size, durable: l.tiles.enqueue, failed: l.poison, mark: l.markPoison, spare: l.spareAlarm,
 		retry:  func() <-chan time.Time { return time.After(time.Second) },
 		spares: s.spares, seg: s.last, off: s.end, prevLen: s.end, prevCRC: s.crc,
 	}
@@ -173,7 +173,12 @@ func (l *Log) poison(err error) {
 	l.state.poisoned = err
 	l.state.mu.Unlock()
 	l.o.Alarm(Alarm{"log_unavailable", LevelCritical}, err)
-	_ = writeDurable(l.fsys, poisonMarker, []byte("the write-ahead log failed\n")) // the disk may be what failed
+}
+
+// markPoison leaves a note for the next start, best effort: the disk may be what
+// failed.
+func (l *Log) markPoison() {
+	_ = writeDurable(l.fsys, poisonMarker, []byte("the write-ahead log failed\n"))
 }
 
 // spareAlarm is told that a segment could not be made, or could again.

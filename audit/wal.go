@@ -24,6 +24,7 @@ type wal struct {
 	id      [16]byte
 	durable func(*batch) // called by the writer, in order; must not block
 	failed  func(error)  // called once, when the writer gives up
+	mark    func()       // leaves a note of the failure on disk; may take its time
 	spare   func(error)  // called when a segment could not be made, and with nil when it could again
 	retry   func() <-chan time.Time
 
@@ -272,12 +273,13 @@ func (w *wal) poison(first *batch, err error) {
 	failed := append([]*batch{first}, w.batches...)
 	w.batches = w.batches[len(w.batches)-1:]
 	w.mu.Unlock()
+	w.failed(err) // first: whoever is woken must find a log that refuses
 	w.room.Broadcast()
 	for _, b := range failed {
 		b.err = err
 		close(b.done)
 	}
-	w.failed(err)
+	w.mark()
 }
 
 // close ends the goroutines after what was appended is durable.
