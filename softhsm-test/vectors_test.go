@@ -43,7 +43,7 @@ func runVectors(t *testing.T, name string, f vectors.Factory) map[string]vectors
 		t.Run(file.Name, func(t *testing.T) {
 			n := file.Run(t, f)
 			counts[file.Name] = n
-			t.Logf("vectors: %-10s  %-7s  %3d of %3d cases passed, %2d of them refusals; %3d with keys of it",
+			t.Logf("vectors: %-11s  %-7s  %3d of %3d cases passed, %2d of them refusals; %3d with keys of it",
 				file.Name, name, n.Passed, n.Cases, n.Refused, n.Keyed)
 			if n.Passed != n.Cases || n.Keyed == 0 {
 				t.Error("not every case has passed, or none had a key")

@@ -25,7 +25,7 @@ type File struct {
 func Files() []File {
 	return []File{
 		{"dukpt_tdes", TDESDUKPT}, {"dukpt_aes", AESDUKPT}, {"pin_blocks", PINBlocks},
-		{"mac", MAC}, {"kcv", KCV}, {"tr31", TR31},
+		{"mac", MAC}, {"iso8583_mac", ISO8583MAC}, {"kcv", KCV}, {"tr31", TR31},
 	}
 }
 
