@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -133,6 +134,21 @@ func (c *auditVerifyCmd) vkeys(p *program, dir string) ([]string, error) {
 	return all, nil
 }
 
+// awaitFirstCheckpoint waits, not for long, for the key of a log that has only
+// just begun: it stands beside the first checkpoint.
+func awaitFirstCheckpoint(ctx context.Context, vkey string) {
+	for range verifyTries {
+		if _, err := os.Stat(vkey); !errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(verifyPause / verifyTries):
+		}
+	}
+}
+
 // givenVkeys reads the keys of --vkey, else that of the folder.
 func (c *auditVerifyCmd) givenVkeys(p *program, dir string) ([]string, error) {
 	files := c.Vkey
@@ -141,6 +157,7 @@ func (c *auditVerifyCmd) givenVkeys(p *program, dir string) ([]string, error) {
 		if _, err := fmt.Fprintf(p.stderr, "%s: without --vkey the key in the log's own folder is used: damage shows, a forger with a key of his own does not\n", programName); err != nil {
 			return nil, err
 		}
+		awaitFirstCheckpoint(p.ctx, files[0])
 	}
 	var keys []string
 	for _, file := range files {

@@ -58,10 +58,11 @@ func cmdWaitfor(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("%s did not appear within a minute", args[0])
 }
 
-// waitready DEV.JSON waits until the daemon of these addresses is ready.
+// waitready DEV.JSON waits until the daemon of these addresses is ready; with a
+// second argument, upstream, also until its link is.
 func cmdWaitready(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: waitready DEV.JSON")
+	if neg || len(args) != 1 && (len(args) != 2 || args[1] != "upstream") {
+		ts.Fatalf("usage: waitready DEV.JSON [upstream]")
 	}
 	var dev devReport
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &dev))
@@ -70,8 +71,10 @@ func cmdWaitready(ts *testscript.TestScript, neg bool, args []string) {
 		if err != nil {
 			continue
 		}
+		var report readiness
+		err = json.NewDecoder(resp.Body).Decode(&report)
 		resp.Body.Close()
-		if resp.StatusCode == http.StatusOK {
+		if err == nil && report.Ready && (len(args) == 1 || report.Parts["upstream"].OK) {
 			return
 		}
 	}
