@@ -47,7 +47,7 @@ check:
 
 # Raw token operations, then the API and the switch with their load generator.
 bench: testdeps build
-	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) -benchmem ./dukpt ./pin ./mac ./audit ./internal/hsm ./internal/store ./internal/iso8583 ./internal/dudect
+	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) -benchmem ./dukpt ./pin ./mac ./keys/tr31 ./audit ./internal/hsm ./internal/store ./internal/iso8583 ./internal/dudect
 	$(BIN) bench
 
 fuzz:

@@ -364,7 +364,7 @@ func TestPadding1Collides(t *testing.T) {
 }
 
 func BenchmarkMAC(b *testing.B) {
-	msg := make([]byte, 256)
+	msg := make([]byte, 200)
 	left, full, err := mac.NewAlgorithm3(unhex(b, "0123456789ABCDEFFEDCBA9876543210"))
 	if err != nil {
 		b.Fatal(err)
@@ -374,8 +374,11 @@ func BenchmarkMAC(b *testing.B) {
 		b.Fatal(err)
 	}
 	for name, f := range map[string]func() error{
+		"algorithm 1": func() error { return second(mac.Algorithm1(full, msg, mac.Padding1)) },
 		"algorithm 3": func() error { return second(mac.Algorithm3(left, full, msg, mac.Padding1)) },
+		"CMAC TDES":   func() error { return second(mac.CMAC(full, msg)) },
 		"CMAC AES":    func() error { return second(mac.CMAC(aes, msg)) },
+		"HMAC-SHA256": func() error { return second(mac.HMAC(mac.SHA256, msg[:32], msg)) },
 		"UnionPay":    func() error { return second(mac.UnionPay(full, msg)) },
 	} {
 		b.Run(name, func(b *testing.B) {

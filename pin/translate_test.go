@@ -268,6 +268,9 @@ func BenchmarkTranslate(b *testing.B) {
 		from, to pin.Format
 	}{
 		{"0 to 0", tdes(b, "49049D94F1F1929B1A83192CF71038CB"), tdes(b, "FE68DA4A37EAE5F70831E307D3FBDADA"), pin.Format0, pin.Format0},
+		{"1 to 1", tdes(b, "49049D94F1F1929B1A83192CF71038CB"), tdes(b, "FE68DA4A37EAE5F70831E307D3FBDADA"), pin.Format1, pin.Format1},
+		{"3 to 3", tdes(b, "49049D94F1F1929B1A83192CF71038CB"), tdes(b, "FE68DA4A37EAE5F70831E307D3FBDADA"), pin.Format3, pin.Format3},
+		{"4 to 4", aes(b, "AF8CB133A78F8DC2D1359F18527593FB"), aes(b, "FE68DA4A37EAE5F70831E307D3FBDADA"), pin.Format4, pin.Format4},
 		{"0 to 4", tdes(b, "49049D94F1F1929B1A83192CF71038CB"), aes(b, "AF8CB133A78F8DC2D1359F18527593FB"), pin.Format0, pin.Format4},
 		{"4 to 0", aes(b, "AF8CB133A78F8DC2D1359F18527593FB"), tdes(b, "49049D94F1F1929B1A83192CF71038CB"), pin.Format4, pin.Format0},
 	} {
