@@ -11,7 +11,9 @@ import (
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/iso8583"
 	"keyd.dev/keyd/internal/isoswitch"
+	"keyd.dev/keyd/internal/secret"
 	"keyd.dev/keyd/internal/sim"
+	"keyd.dev/keyd/keys"
 )
 
 // TestSwitchOutage takes one part away at a time: nothing is approved, nothing
@@ -98,6 +100,11 @@ func logAway(t *testing.T) {
 
 func zoneKeyAway(t *testing.T) {
 	h := newHouse(t, nil, nil)
+	_, err := h.custody.ImportClear(t.Context(), custody.SystemCaller("test", custody.RoleCustodian), "test", custody.ImportClear{
+		Attributes: keys.Attributes{Usage: keys.UsagePIN, Algorithm: keys.TDES2, Mode: keys.ModeEncrypt, Exportability: keys.NonExportable},
+		Policy:     map[string]string{"keyd:custody": "token"}, Alias: "alias/dev/unseen", Value: secret.From([]byte("fedcba9876543210")),
+	})
+	must(t, err)
 	for _, c := range []struct {
 		name   string
 		change func(*isoswitch.Upstream)
@@ -106,6 +113,7 @@ func zoneKeyAway(t *testing.T) {
 		{"no such alias", func(u *isoswitch.Upstream) { u.MACKey.Alias = "alias/dev/none" }, custody.ErrNoKey},
 		{"PIN key in the place of the MAC key", func(u *isoswitch.Upstream) { u.MACKey.Alias = "alias/dev/zpk" }, isoswitch.ErrConfig},
 		{"MAC key in the place of the PIN key", func(u *isoswitch.Upstream) { u.PINKey.Alias = "alias/dev/zak" }, isoswitch.ErrConfig},
+		{"a PIN key that forbids clear PINs", func(u *isoswitch.Upstream) { u.PINKey.Alias = "alias/dev/unseen" }, isoswitch.ErrConfig},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := h.config()

@@ -126,6 +126,10 @@ func (s *Switch) checkKeys(ctx context.Context) error {
 			return fmt.Errorf("%w: the %s %s of link %s must be in use and have usage %s; it has %s, enabled %v, %s",
 				ErrConfig, need.name, need.ref, s.cfg.Upstream.Name, need.usage, k.Block.Attributes.Usage, k.Enabled, k.State)
 		}
+		if need.usage == keys.UsagePIN && k.Block.TokenOnly() {
+			return fmt.Errorf("%w: the policy of the %s %s of link %s forbids a clear PIN in the process, and DUKPT terminals' PINs cannot be moved otherwise",
+				ErrConfig, need.name, need.ref, s.cfg.Upstream.Name)
+		}
 	}
 	return nil
 }
