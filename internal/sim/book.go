@@ -60,10 +60,23 @@ func openBook(path string) (*book, error) {
 	for i := range old {
 		b.add(&old[i])
 	}
-	if b.file, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
+	if b.file, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600); err != nil {
+		return nil, fmt.Errorf("sim: issuer's book: %w", err)
+	}
+	if err := cutTorn(b.file); err != nil {
 		return nil, fmt.Errorf("sim: issuer's book: %w", err)
 	}
 	return b, nil
+}
+
+// cutTorn takes away a last line that a kill left without an end, or the next
+// line would be written behind it.
+func cutTorn(f *os.File) error {
+	raw, err := io.ReadAll(f)
+	if err != nil {
+		return err
+	}
+	return f.Truncate(int64(bytes.LastIndexByte(raw, '\n') + 1))
 }
 
 func (b *book) add(e *Entry) {

@@ -65,8 +65,18 @@ func TestBookSurvives(t *testing.T) {
 	if err := b.close(); err != nil {
 		t.Fatal(err)
 	}
+	again, err := openBook(path) // after the kill
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.write(&Entry{STAN: "000003", DateTime: "1122000002"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := again.close(); err != nil {
+		t.Fatal(err)
+	}
 	got, err := ReadBook(path)
-	if err != nil || len(got) != 2 || got[0].State != "reversed" || got[1].State != "declined" {
+	if err != nil || len(got) != 3 || got[0].State != "reversed" || got[1].State != "declined" {
 		t.Errorf("read %+v, %v", got, err)
 	}
 	if err := os.WriteFile(path, []byte("not a book\n"), 0o600); err != nil {
