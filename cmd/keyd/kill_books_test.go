@@ -71,6 +71,19 @@ func unfinished(dir string) (sales, reversals int, err error) {
 	return sales, reversals, err
 }
 
+// reversedBy is how many reversals the journal of a running keyd has of a cause.
+func (k *killable) reversedBy(cause isoswitch.Cause) (n int) {
+	k.t.Helper()
+	db, err := journalDB(k.dir)
+	if err == nil {
+		err = errors.Join(db.QueryRow("SELECT count(*) FROM reversal WHERE cause = ?", string(cause)).Scan(&n), db.Close())
+	}
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return n
+}
+
 // openBooks reads all three once nothing moves any more.
 func openBooks(t *testing.T, dir string, entries []sim.Entry, tills []*till) *books {
 	t.Helper()

@@ -54,6 +54,9 @@ func TestKill(t *testing.T) {
 	}
 
 	k.start()
+	// The lives before may all have been too short for a time-out; this one ends
+	// when there was one.
+	k.await("a sale has timed out", 60*time.Second, func() bool { return k.reversedBy(isoswitch.ByTimeout) > 0 })
 	shop.close(ctx)
 	issuer.stop()
 	issuer.serve(quietRules())
