@@ -167,7 +167,9 @@ func triesUsedUp(t *testing.T) {
 	}
 	// The upstream comes to its senses: a late answer to a reversal given up changes nothing.
 	b.write(b.approve(b.reversals()[0]))
-	time.Sleep(50 * time.Millisecond)
+	eventually(t, "the late answer is recorded", func() bool {
+		return len(h.records(func(r record) bool { return r.Action == "reversal.answer" && r.Outcome == "ok" })) == 1
+	})
 	if got := h.find(sale).State; got != isoswitch.ReversalFailed {
 		t.Errorf("the state is %s", got)
 	}
@@ -256,7 +258,7 @@ func crashes(t *testing.T) {
 	p.link = h.dial("terminal")
 	wantCode(t, p.ask(p.Reversal(iso8583.ReversalRequest, sale, "", "", nil)), "00") // D-19
 	h.reopen()
-	time.Sleep(100 * time.Millisecond)
+	h.quiet()
 	if got := b.reversals(); len(got) != 1 {
 		t.Errorf("after another start upstream has %d reversals, want 1", len(got))
 	}

@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"log/slog"
 	"math/big"
@@ -361,6 +362,20 @@ func (h *house) awaitReversed(sale *sim.Sent) {
 	if e := h.booked(sale); e.Effective != 1 || e.State != "reversed" {
 		h.t.Errorf("the issuer has %+v, want one effective reversal", *e)
 	}
+}
+
+// quiet waits until nothing is left to send upstream. A terminal is let in when
+// the recovery of a start is over, so what a start would reverse is queued by then.
+func (h *house) quiet() {
+	h.t.Helper()
+	must(h.t, h.dial("terminal").Close())
+	eventually(h.t, "the queue of reversals is empty", func() bool {
+		err := h.db.View(h.t.Context(), func(tx isoswitch.Tx) error {
+			_, err := tx.NextDue()
+			return err
+		})
+		return errors.Is(err, isoswitch.ErrNotFound)
+	})
 }
 
 // untouched checks that no reversal of the sale has reached the issuer.

@@ -148,7 +148,7 @@ func drains(t *testing.T) {
 	wantCode(t, m, "00")
 	<-done
 	h.serve()
-	time.Sleep(50 * time.Millisecond)
+	h.quiet()
 	h.untouched(sale)
 }
 

@@ -69,7 +69,7 @@ func (h *house) reversesOnce(t *testing.T, p *pos) {
 	}
 	work.Wait()
 	h.awaitReversed(sale)
-	time.Sleep(100 * time.Millisecond)
+	h.quiet()
 	h.awaitReversed(sale)
 	// Which KSNs come too late behind others is chance: those get 63. All others
 	// get one and the same answer.
