@@ -303,7 +303,7 @@ func TestNoMarks(t *testing.T) {
 			}
 			ast.Inspect(s.file, func(n ast.Node) bool {
 				if sel, ok := n.(*ast.SelectorExpr); ok && strings.HasPrefix(sel.Sel.Name, "Skip") && tests {
-					if x, ok := sel.X.(*ast.Ident); ok && (x.Name == "t" || x.Name == "b" || x.Name == "tb") {
+					if x, ok := sel.X.(*ast.Ident); ok && (x.Name == "t" || x.Name == "b" || x.Name == "tb" || x.Name == "rt") {
 						t.Errorf("%s skips a test", s.path)
 					}
 				}
