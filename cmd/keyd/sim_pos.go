@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,7 +37,7 @@ type posFlags struct {
 type posSaleCmd struct {
 	posFlags
 	Amount int64  `help:"Minor units." default:"1000"`
-	PAN    string `help:"Number of a test card." default:"4012345678909" name:"pan"`
+	PAN    string `help:"Number of a published test card." default:"4012345678909" name:"pan"`
 	NoPIN  bool   `help:"Without PIN." name:"no-pin"`
 }
 
@@ -219,8 +220,17 @@ func (t *pos) stranger(dev *devReport) (*sim.Terminal, error) {
 	}, 500000)
 }
 
-// Run sends a sale.
+// testCards are numbers that card schemes and standards publish for trials.
+func testCards() []string {
+	return []string{"4012345678909", "4012888888881881", "4111111111111111", "5105105105105100", "5555555555554444", "378282246310005", "6011111111111117", "3530111333300000"}
+}
+
+// Run sends a sale. It takes no genuine card: the keys of keyd dev are public,
+// and the terminal keeps the number on file for the reversal.
 func (c *posSaleCmd) Run(p *program) error {
+	if !slices.Contains(testCards(), c.PAN) {
+		return usageError("--pan: not the number of a published test card, and keyd dev is no place for another; use one of %s", strings.Join(testCards(), ", "))
+	}
 	return c.with(p, func(t *pos, _ *devReport) (*sim.Sent, *iso8583.Message, error) {
 		card := sim.Card{PAN: c.PAN, PIN: testPIN}
 		if c.NoPIN {
