@@ -134,6 +134,10 @@ func (c *call) custodyFault(err error) *fault {
 		return refusal(conflict, c.taken+" already exists")
 	case errors.Is(err, custody.ErrKeyState):
 		return c.unsuitable(err, "the key is not in use", "key state")
+	case errors.Is(err, custody.ErrConflict):
+		return refusal(conflict, custodySays(err, "the present state does not admit the change"))
+	case errors.Is(err, custody.ErrApproval):
+		return refusal(accessDenied, "approval required: "+custody.PendingRef(err))
 	case errors.Is(err, custody.ErrKeyUse):
 		return c.unsuitable(err, "the key cannot be used for this operation", "usage, algorithm or mode of use")
 	case errors.Is(err, custody.ErrCustody):
@@ -193,7 +197,7 @@ func custodySays(err error, otherwise string) string {
 	for err != nil {
 		below := errors.Unwrap(err)
 		switch below {
-		case custody.ErrKeyUse, custody.ErrKeyState, custody.ErrRequest, custody.ErrCustody:
+		case custody.ErrKeyUse, custody.ErrKeyState, custody.ErrRequest, custody.ErrCustody, custody.ErrConflict:
 			if words, ok := strings.CutPrefix(err.Error(), below.Error()+": "); ok {
 				return words
 			}

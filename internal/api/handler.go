@@ -50,9 +50,10 @@ type Handler struct {
 	clock   func() time.Time
 	pages   pager
 
-	data    map[string]*operation
-	keys    map[string]*operation
-	control map[string]*operation
+	data       map[string]*operation
+	keys       map[string]*operation
+	control    map[string]*operation
+	extensions map[string]*operation
 
 	contentType [2][]string // by plane
 	custodyText [3][]string // by audit.Custody
@@ -87,6 +88,7 @@ func New(cfg Config) (*Handler, error) {
 		data:        dataOperations(),
 		keys:        keyOperations(),
 		control:     controlOperations(),
+		extensions:  extensionOperations(),
 		contentType: [2][]string{dataPlane: {"application/json"}, controlPlane: {"application/x-amz-json-1.0"}},
 		custodyText: [3][]string{
 			audit.CustodyToken:   {audit.CustodyToken.String()},
@@ -200,8 +202,9 @@ func (c *call) read(r *http.Request) error {
 			return &fault{name: validation, message: "the body did not arrive whole", hangUp: true}
 		}
 	}
-	if c.invocation != "" && c.plane == controlPlane {
+	if c.plane == controlPlane {
 		c.digest = sha256.Sum256(c.body)
+		c.caller.Request = c.digest
 	}
 	return c.form.read(c.body)
 }

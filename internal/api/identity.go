@@ -44,7 +44,7 @@ func (c *call) identify(r *http.Request) (custody.Caller, error) {
 	if !ok {
 		conn = &connection{id: "api"}
 	}
-	caller := custody.Caller{Addr: r.RemoteAddr, Conn: conn.id, Cert: conn.fingerprintOf(cert)}
+	caller := custody.Caller{Addr: r.RemoteAddr, Conn: conn.id, Cert: conn.fingerprintOf(cert), Subject: cert.Subject.String()}
 	client, err := c.custody.Identify(cert)
 	if err != nil {
 		caller.Name, caller.Kind = "unknown", audit.ActorSystem

@@ -13,7 +13,12 @@ type operation struct {
 	do   func(*call) error // nil: known and not implemented
 }
 
-const targetPrefix = "PaymentCryptographyControlPlane."
+// Operations of the control plane are named by a header. Those that keyd has
+// beside the ones of AWS Payment Cryptography have a prefix of their own.
+const (
+	targetPrefix    = "PaymentCryptographyControlPlane."
+	extensionPrefix = "KeydControlPlane."
+)
 
 // dataOperations are the operations of the data plane by their path.
 func dataOperations() map[string]*operation {
@@ -73,6 +78,15 @@ func controlOperations() map[string]*operation {
 	return table
 }
 
+// extensionOperations are those that keyd alone has, by their name.
+func extensionOperations() map[string]*operation {
+	table := map[string]*operation{}
+	for name, op := range table {
+		op.name = name
+	}
+	return table
+}
+
 // planeOf tells the planes apart: a POST of the root with a target is control.
 func planeOf(r *http.Request, path string) plane {
 	if path == "/" && r.Method == http.MethodPost && len(r.Header["X-Amz-Target"]) > 0 {
@@ -108,8 +122,13 @@ func (h *Handler) target(targets []string) (*operation, *fault) {
 	if len(targets) != 1 {
 		return nil, refusal(unknownOp, unknownText)
 	}
+	table := h.control
 	name, ok := strings.CutPrefix(targets[0], targetPrefix)
-	op := h.control[name]
+	if !ok {
+		table = h.extensions
+		name, ok = strings.CutPrefix(targets[0], extensionPrefix)
+	}
+	op := table[name]
 	switch {
 	case !ok || op == nil:
 		return nil, refusal(unknownOp, unknownText)

@@ -166,7 +166,7 @@ func TestRefusedConfigurations(t *testing.T) {
 		{"no identity", custody.Client{Name: "a"}, "name and an identity"},
 		{"unknown role", custody.Client{Name: "a", URI: "u", Roles: []custody.Role{"root"}}, "unknown role"},
 		{"the switch's own role", custody.Client{Name: "a", URI: "u", Roles: []custody.Role{custody.RoleSwitch}}, "unknown role"},
-		{"administers and uses", custody.Client{Name: "a", URI: "u", Roles: []custody.Role{custody.RoleAdmin, custody.RoleApplication}}, "may not use them"},
+		{"administers and uses", custody.Client{Name: "a", URI: "u", Roles: []custody.Role{custody.RoleAdmin, custody.RoleApplication}}, "nobody may be both"},
 		{"bad pattern", custody.Client{Name: "a", URI: "u", Keys: []string{"alias/["}}, "pattern"},
 	}
 	r := newRoom(t, nil)

@@ -8,54 +8,6 @@ import (
 	"keyd.dev/keyd/audit"
 )
 
-// Operation names what a caller may be allowed to do. The names are those of
-// the API; the switch uses the same.
-type Operation string
-
-// The operations.
-const (
-	OpTranslatePIN Operation = "TranslatePinData"
-	OpGenerateMAC  Operation = "GenerateMac"
-	OpVerifyMAC    Operation = "VerifyMac"
-	OpCreateKey    Operation = "CreateKey"
-	OpGetKey       Operation = "GetKey"
-	OpListKeys     Operation = "ListKeys"
-	OpCreateAlias  Operation = "CreateAlias"
-	OpGetAlias     Operation = "GetAlias"
-)
-
-// Role is what a principal is; it decides which operations it may do.
-type Role string
-
-// The roles.
-const (
-	RoleApplication Role = "application" // uses keys, reads keys and aliases
-	RoleAdmin       Role = "admin"       // the control plane, no key use
-	RoleOperator    Role = "operator"    // reads the control plane
-	RoleCustodian   Role = "custodian"   // ceremonies only
-	RoleAuditor     Role = "auditor"     // reads the log only
-	RoleTerminal    Role = "terminal"    // the switch listener only
-	RoleSwitch      Role = "switch"      // keyd's own switch core; never in a config
-)
-
-// Roles lists the roles that a config may give.
-func Roles() []Role {
-	return []Role{RoleApplication, RoleAdmin, RoleOperator, RoleCustodian, RoleAuditor, RoleTerminal}
-}
-
-// may is the permission matrix: the operations of each role.
-func (r Role) may(op Operation) bool {
-	switch op {
-	case OpTranslatePIN, OpGenerateMAC, OpVerifyMAC:
-		return r == RoleApplication || r == RoleSwitch
-	case OpCreateKey, OpCreateAlias:
-		return r == RoleAdmin
-	case OpGetKey, OpGetAlias, OpListKeys:
-		return r == RoleApplication || r == RoleAdmin || r == RoleOperator
-	}
-	return false
-}
-
 // Client is a principal of the config: who, what it may do, with which keys.
 type Client struct {
 	Name  string   // in records and answers
@@ -71,6 +23,9 @@ type Caller struct {
 	Addr string // ip:port
 	Conn string // connection id
 	Cert string // SHA-256 of the certificate, lower-case hex
+
+	Subject string   // of the certificate: two certificates of one subject are one person's
+	Request [32]byte // SHA-256 of the request, which an approval is bound to; zero where nothing can be approved
 }
 
 // Has reports whether the client has the role.
@@ -118,8 +73,8 @@ func (c Client) check() error {
 			return fmt.Errorf("custody: client %q: unknown role %q", c.Name, role)
 		}
 	}
-	if c.Has(RoleAdmin) && c.Has(RoleApplication) {
-		return fmt.Errorf("custody: client %q: whoever administers keys may not use them", c.Name)
+	if a, b, found := conflict(c.Roles); found {
+		return fmt.Errorf("custody: client %q: nobody may be both %s and %s", c.Name, a, b)
 	}
 	for _, pattern := range c.Keys {
 		if _, err := path.Match(pattern, "alias/x"); err != nil {

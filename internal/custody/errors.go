@@ -20,6 +20,10 @@ var (
 	ErrAliasExists = errors.New("custody: the alias exists")
 	// ErrKeyState: the key exists and is not in use.
 	ErrKeyState = errors.New("custody: the key is not in use")
+	// ErrConflict: what is there does not admit the change.
+	ErrConflict = errors.New("custody: the present state does not admit the change")
+	// ErrApproval: a second person must approve first; see [Pending].
+	ErrApproval = errors.New("custody: approval required")
 	// ErrKeyUse: the key is not for this operation.
 	ErrKeyUse = errors.New("custody: the key is not for this operation")
 	// ErrRequest: the request cannot be right, whatever the key.
