@@ -285,7 +285,7 @@ func TestDevReport(t *testing.T) {
 	r := startDev(t, dir)
 	defer r.stop()
 	wantRoles := map[string]string{
-		"switch": "application", "admin": "admin", "custodian-1": "custodian", "custodian-2": "custodian",
+		"switch": "application", "admin": "admin", "admin-2": "admin", "operator": "operator", "custodian-1": "custodian", "custodian-2": "custodian",
 		"custodian-3": "custodian", "auditor": "auditor", "terminal": "terminal", "nobody": "",
 	}
 	if len(r.dev.Clients) != len(wantRoles) {

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"math/big"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -54,13 +53,7 @@ func makePKI(dir string, hosts []string, clients []clientConfig) error {
 	}
 	errs := []error{ca.issue("server", server), ca.issue("issuer", server)}
 	for _, c := range clients {
-		uri, err := url.Parse(c.URI)
-		if err != nil {
-			return err
-		}
-		errs = append(errs, ca.issue(c.Name, &x509.Certificate{
-			URIs: []*url.URL{uri}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		}))
+		errs = append(errs, ca.issueClient(c))
 	}
 	return errors.Join(errs...)
 }

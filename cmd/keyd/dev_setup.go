@@ -21,24 +21,6 @@ import (
 
 const devLabel = "keyd-dev"
 
-// devClients are the principals of a development daemon (W-12).
-func devClients() []clientConfig {
-	client := func(name string, keys []string, roles ...string) clientConfig {
-		return clientConfig{Name: name, URI: "keyd://client/" + name, Roles: append([]string{}, roles...), Keys: keys}
-	}
-	all := []string{"*"}
-	return []clientConfig{
-		client("switch", all, "application"),
-		client("admin", all, "admin"),
-		client("custodian-1", nil, "custodian"),
-		client("custodian-2", nil, "custodian"),
-		client("custodian-3", nil, "custodian"),
-		client("auditor", nil, "auditor"),
-		client("terminal", nil, "terminal"),
-		client("nobody", nil),
-	}
-}
-
 // upstreamClient is keyd's own certificate on the upstream link. It is no
 // client of keyd.
 const upstreamClient = "keyd-upstream"
@@ -52,6 +34,9 @@ func (d *devDir) prepare(p *program, c *devCmd) (*configFile, error) {
 		err = d.make(p, c, path)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := d.addClients(path); err != nil {
 		return nil, err
 	}
 	mended, err := d.mendToken()
