@@ -1,0 +1,15 @@
+package backup
+
+import "io"
+
+// Sealed seals bytes of the test's choice as the inside of a file.
+func Sealed(w io.Writer, keeper Keeper, inside []byte) error {
+	sealed, err := seal(w, keeper)
+	if err != nil {
+		return err
+	}
+	if _, err := sealed.Write(inside); err != nil {
+		return err
+	}
+	return sealed.Close()
+}
