@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"keyd.dev/keyd/internal/store"
 )
 
 // version of the form that this package writes.
@@ -43,7 +45,6 @@ type Table struct {
 // End is the last line: what must have come before it.
 type End struct {
 	Rows map[string]int `json:"rows"` // by table
-	Root string         `json:"root"` // of the register, hexadecimal
 }
 
 // line is one line of the file; exactly one member is set.
@@ -139,10 +140,8 @@ func (b *Writer) Row(values []any) error {
 	return b.write(line{Row: cells})
 }
 
-// Close ends the file with the root of the register at the moment of the
-// backup, and returns the number of rows by table. w is not closed.
-func (b *Writer) Close(root string) (map[string]int, error) {
-	b.end.Root = root
+// Close ends the file and returns the number of rows by table. w is not closed.
+func (b *Writer) Close() (map[string]int, error) {
 	if err := b.write(line{End: &b.end}); err != nil {
 		return nil, err
 	}
@@ -161,12 +160,6 @@ func (b *Writer) write(v any) error {
 		return fmt.Errorf("backup: write: %w", err)
 	}
 	return nil
-}
-
-// Sink takes what a backup holds, in the order of the file.
-type Sink interface {
-	Table(name string, columns []string) error
-	Row(values []any) error
 }
 
 // Reader reads a backup. It is for one goroutine.
@@ -196,7 +189,7 @@ func NewReader(r io.Reader, keeper Keeper) (*Reader, error) {
 
 // All gives everything to the sink and returns the end, which has been compared
 // with what came. It returns [ErrDamaged], or the error of the sink.
-func (b *Reader) All(sink Sink) (End, error) {
+func (b *Reader) All(sink store.RowSink) (End, error) {
 	rows := make(map[string]int)
 	table, width := "", 0
 	for {

@@ -1,0 +1,135 @@
+package backup
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"keyd.dev/keyd/internal/store"
+)
+
+// Config says what an [Archive] backs up, and where to.
+type Config struct {
+	Dir   string // of the files; must be closed to others
+	Node  string // in names and headers
+	Site  string
+	Build string
+	Token Token
+	DB    *store.DB
+	LMK   func(context.Context) ([]LMK, error) // the local master keys in use
+	Clock func() time.Time
+}
+
+// Archive makes the backups of one node. It is safe for concurrent use.
+type Archive struct{ cfg Config }
+
+// New checks the configuration and returns an Archive.
+func New(cfg Config) (*Archive, error) {
+	if cfg.Token == nil || cfg.DB == nil || cfg.LMK == nil || cfg.Clock == nil || cfg.Node == "" || cfg.Dir == "" {
+		return nil, errors.New("backup: directory, node, token, database, master keys and clock are all needed")
+	}
+	return &Archive{cfg}, nil
+}
+
+// Made describes a backup that was made.
+type Made struct {
+	File   string // name in the archive's directory
+	Bytes  int64
+	SHA256 [32]byte // of the file
+	Rows   map[string]int
+	At     time.Time
+}
+
+// Make writes a new backup and returns once it is durable. It never writes over
+// a file; an interrupted one leaves a file that ends in .partial and is of no use.
+func (a *Archive) Make(ctx context.Context) (made Made, err error) {
+	if err := closedDir(a.cfg.Dir); err != nil {
+		return made, err
+	}
+	made.At = a.cfg.Clock().UTC().Truncate(time.Millisecond)
+	made.File = "keyd-" + a.cfg.Node + "-" + made.At.Format("20060102T150405.000Z") + ".backup"
+	path := filepath.Join(a.cfg.Dir, made.File)
+	file, err := os.OpenFile(path+".partial", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return made, fmt.Errorf("backup: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(path+".partial"))
+		}
+	}()
+	count := &counting{w: file, sum: sha256.New()}
+	made.Rows, err = a.write(ctx, count, made.At)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return made, err
+	}
+	// A link, because a rename would write over a file of that name.
+	if err := os.Link(path+".partial", path); err != nil {
+		return made, fmt.Errorf("backup: %w", err)
+	}
+	if err := errors.Join(os.Remove(path+".partial"), syncDir(a.cfg.Dir)); err != nil {
+		return made, fmt.Errorf("backup: %w", err)
+	}
+	made.Bytes = count.n
+	count.sum.Sum(made.SHA256[:0])
+	return made, nil
+}
+
+func (a *Archive) write(ctx context.Context, to io.Writer, at time.Time) (map[string]int, error) {
+	masters, err := a.cfg.LMK(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("backup: %w", err)
+	}
+	w, err := NewWriter(to, NewKeeper(ctx, a.cfg.Token, a.cfg.Clock), Header{
+		Made: at, Node: a.cfg.Node, Site: a.cfg.Site, Build: a.cfg.Build, Schema: store.SchemaVersion(), LMK: masters,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.cfg.DB.Backup(ctx, w); err != nil {
+		return nil, err
+	}
+	return w.Close()
+}
+
+// counting counts and hashes what goes to w.
+type counting struct {
+	w   io.Writer
+	n   int64
+	sum hash.Hash
+}
+
+// Write implements [io.Writer].
+func (c *counting) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	c.sum.Write(p[:n])
+	return n, err
+}
+
+// closedDir refuses a directory that others can write to: they could take a
+// backup away, or put an older one in its place.
+func closedDir(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("backup: directory of the backups: %w", err)
+	}
+	if !info.IsDir() || info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("backup: %s must be a directory that only its owner can write; do: chmod go-w %s", dir, dir)
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
