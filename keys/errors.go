@@ -15,6 +15,8 @@ var (
 	ErrNoKey = errors.New("keys: no such key")
 	// ErrAmbiguous: the token holds more than one object of this name.
 	ErrAmbiguous = errors.New("keys: more than one key of this name")
+	// ErrNotDestroyed: the token still holds an object of a key that was destroyed.
+	ErrNotDestroyed = errors.New("keys: the key is still there after it was destroyed")
 	// ErrBlockMAC: the block is not the one that the token made; some part of it was changed.
 	ErrBlockMAC = errors.New("keys: key block MAC does not match")
 	// ErrLMK: the block is under another generation of the local master key.

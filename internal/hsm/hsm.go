@@ -47,6 +47,7 @@ type Token struct {
 	fallen     bool // the supervisor's: it has told of an outage
 	systems    map[string]keys.Key
 
+	dead   sync.Map   // of keys.ID: destroyed keys, of which no object is made again
 	making sync.Mutex // token objects are made one after the other
 	cache  *cache
 	calls  sync.Pool // of *call
@@ -258,11 +259,12 @@ func (t *Token) Check(ctx context.Context) error {
 	c := t.newCall("check", t.cfg.Deadline)
 	defer t.free(c)
 	return t.try(c, func(e *epoch) error {
-		if e.lmk == 0 {
-			return fmt.Errorf("hsm: check: %w: the token is not initialised", keys.ErrNoKey)
+		lmk, err := e.master(e.newest())
+		if err != nil {
+			return fmt.Errorf("hsm: check: %w", err)
 		}
 		var zero, mac [16]byte
-		return e.once(c, signing, pkcs11.CKM_AES_CMAC, e.blockMAC, nil, zero[:], mac[:])
+		return e.once(c, signing, pkcs11.CKM_AES_CMAC, lmk.mac, nil, zero[:], mac[:])
 	})
 }
 

@@ -195,7 +195,7 @@ func (k *key) derive(c *call, e *epoch, data []byte, as keys.Spec) (pair, error)
 		return pair{}, err
 	}
 	mech := mechsOf(k.spec.Algorithm).derive
-	attrs := keyTemplate(as.Algorithm, k.o.t.attributes(as.Algorithm, as.Can))
+	attrs := named(keyTemplate(as.Algorithm, k.o.t.attributes(as.Algorithm, as.Can)), k.o.id)
 	if !as.Algorithm.IsTDES() {
 		attrs = append(attrs, pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, as.Algorithm.KeyBytes()))
 	}

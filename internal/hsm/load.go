@@ -86,13 +86,6 @@ func (t *Token) Forget(id keys.ID) {
 	}
 }
 
-func (t *Token) checkLMK(b *keys.Block) error {
-	if b.LMK != t.cfg.LMK {
-		return fmt.Errorf("hsm: load key %s: %w: it is under generation %d, the token has %d", b.ID, keys.ErrLMK, b.LMK, t.cfg.LMK)
-	}
-	return nil
-}
-
 // cached returns the entry of key, which fill brings to stand if it is new.
 func (t *Token) cached(ctx context.Context, key cacheKey, b *keys.Block, fill func(*entry) error) (*keys.Loaded, error) {
 	for {
@@ -183,7 +176,7 @@ func (t *Token) lend(e *entry) *keys.Loaded {
 func (t *Token) loading(e *entry) error {
 	b := e.block
 	verified := false
-	o := &object{t: t, build: func(c *call, ep *epoch) (pair, error) {
+	o := &object{t: t, id: b.ID, build: func(c *call, ep *epoch) (pair, error) {
 		if !verified {
 			if err := t.verifyBlock(c, ep, b); err != nil {
 				return pair{}, err
@@ -204,7 +197,7 @@ func (t *Token) loading(e *entry) error {
 func (t *Token) deriving(e *entry) error {
 	base := e.block
 	data := slices.Clone(e.key.data[:e.key.n])
-	o := &object{t: t, build: func(c *call, ep *epoch) (pair, error) {
+	o := &object{t: t, id: base.ID, build: func(c *call, ep *epoch) (pair, error) {
 		loaded, err := t.cached(context.Background(), cacheKey{mac: base.MAC}, base, t.loading)
 		if err != nil {
 			return pair{}, err
@@ -232,14 +225,15 @@ func (t *Token) stand(o *object, name string) error {
 
 // verifyBlock checks the block's MAC under the token's block MAC key.
 func (t *Token) verifyBlock(c *call, e *epoch, b *keys.Block) error {
-	if e.lmk == 0 {
-		return fmt.Errorf("%w: the token has no local master key; it must be initialised", keys.ErrNoKey)
+	lmk, err := e.master(b.LMK)
+	if err != nil {
+		return err
 	}
 	if err := checkForm(b); err != nil {
 		return fmt.Errorf("%w: %w", keys.ErrBlockMAC, err)
 	}
 	var mac [16]byte
-	if err := e.once(c, signing, pkcs11.CKM_AES_CMAC, e.blockMAC, nil, b.MACInput(), mac[:]); err != nil {
+	if err := e.once(c, signing, pkcs11.CKM_AES_CMAC, lmk.mac, nil, b.MACInput(), mac[:]); err != nil {
 		return err
 	}
 	if subtle.ConstantTimeCompare(mac[:], b.MAC[:]) != 1 {
@@ -250,16 +244,22 @@ func (t *Token) verifyBlock(c *call, e *epoch, b *keys.Block) error {
 
 // unwrap makes the key object of a verified block, and its companion.
 func (t *Token) unwrap(c *call, e *epoch, b *keys.Block, can keys.Ability) (pair, error) {
-	attrs := keyTemplate(b.Attributes.Algorithm, t.attributes(b.Attributes.Algorithm, can))
-	mech := []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_WRAP, nil)}
+	if len(b.Wrapped) == 0 {
+		return pair{}, fmt.Errorf("%w: the key was destroyed", keys.ErrNoKey)
+	}
+	attrs := named(keyTemplate(b.Attributes.Algorithm, t.attributes(b.Attributes.Algorithm, can)), b.ID)
+	lmk, err := e.master(b.LMK)
+	if err != nil {
+		return pair{}, err
+	}
 	var handles pair
-	err := e.perform(c, e.keeping, func(s *session) error {
+	err = e.perform(c, e.keeping, func(s *session) error {
 		var made pair
 		for i, wrapped := range [][]byte{b.Wrapped, b.Companion} {
 			if len(wrapped) == 0 {
 				continue
 			}
-			h, err := s.mod.UnwrapKey(s.handle, mech, e.lmk, wrapped, attrs)
+			h, err := s.mod.UnwrapKey(s.handle, keyWrap(), lmk.wrap, wrapped, attrs)
 			if err != nil {
 				_ = s.destroy(made)
 				return s.failure("C_UnwrapKey", err)

@@ -19,6 +19,9 @@ type object struct {
 	build func(c *call, e *epoch) (pair, error)
 	// lent objects are the token's own, found and not made: never destroyed here.
 	lent bool
+	// id is that of the stored key that the object holds or comes from: its
+	// CKA_ID, by which it is looked for after it was destroyed. "" for others.
+	id keys.ID
 
 	at     atomic.Pointer[placed]
 	mu     sync.Mutex // held while building
@@ -46,6 +49,9 @@ func (o *object) in(c *call, e *epoch) (pair, error) {
 	}
 	if at := o.at.Load(); at != nil && at.epoch == e {
 		return at.handles, nil
+	}
+	if _, dead := o.t.dead.Load(o.id); dead {
+		return pair{}, fmt.Errorf("hsm: %s: %w: the key was destroyed", c.name, keys.ErrNoKey)
 	}
 	handles, err := o.build(c, e)
 	if err != nil {
