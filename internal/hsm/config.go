@@ -31,8 +31,6 @@ type Config struct {
 	FinalTry bool
 	// Prefix begins the labels of keyd's own keys. Default "keyd".
 	Prefix string
-	// LMK is the generation of the local master key. Default 1.
-	LMK uint32
 	// Sessions is the number of working sessions. Default 2, which is all that
 	// a module with a global lock can use; network HSMs want many more.
 	Sessions int
@@ -68,7 +66,6 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Prefix == "" {
 		c.Prefix = "keyd"
 	}
-	c.LMK = max(c.LMK, 1)
 	if c.Sessions == 0 {
 		c.Sessions = defaultSessions
 	}

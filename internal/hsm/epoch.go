@@ -1,12 +1,9 @@
 package hsm
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
-
-	"github.com/miekg/pkcs11"
 
 	"keyd.dev/keyd/internal/secret"
 	"keyd.dev/keyd/keys"
@@ -37,8 +34,8 @@ type epoch struct {
 	workers sync.WaitGroup
 	adrift  atomic.Bool // the keeper is stuck in a call
 
-	lmk      pkcs11.ObjectHandle // 0 before the token is initialised
-	blockMAC pkcs11.ObjectHandle
+	masters atomic.Pointer[masters] // never nil
+	looked  atomic.Int64            // when the generations were last looked for anew, Unix nanoseconds
 }
 
 func (e *epoch) newSession(flags uint) *session {
@@ -51,6 +48,7 @@ func (t *Token) begin() (_ *epoch, err error) {
 		t: t, number: t.stats.epochs.Add(1),
 		queue: make(chan *call), keeping: make(chan *call), quit: make(chan struct{}),
 	}
+	e.masters.Store(new(masters))
 	e.keeper = e.newSession(0)
 	e.keeper.keep = true
 	if err := e.keeper.ensure(); err != nil {
@@ -64,7 +62,7 @@ func (t *Token) begin() (_ *epoch, err error) {
 	if err := t.enter(e.keeper); err != nil {
 		return nil, err
 	}
-	if err := e.findOwn(); err != nil {
+	if err := e.findMasters(e.keeper); err != nil {
 		return nil, err
 	}
 	e.spawn(e.keeping, e.keeper)
@@ -115,26 +113,6 @@ func (t *Token) pinForLogin() (secret.Bytes, bool, error) {
 		t.pin = pin
 	}
 	return pin, t.cfg.RetainPIN, nil
-}
-
-// findOwn finds the master keys, which are there once the token is initialised.
-func (e *epoch) findOwn() error {
-	lmk, err := e.keeper.findOne(e.t.label(labelLMK), pkcs11.CKO_SECRET_KEY)
-	if errors.Is(err, keys.ErrNoKey) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	mac, err := e.keeper.findOne(e.t.label(labelBlockMAC), pkcs11.CKO_SECRET_KEY)
-	if err != nil {
-		return err
-	}
-	if mac, err = e.keeper.resident(mac); err != nil {
-		return err
-	}
-	e.lmk, e.blockMAC = lmk, mac
-	return nil
 }
 
 // end stops the workers and waits for them. Stuck ones have been struck off,

@@ -25,6 +25,8 @@ var (
 	ErrPIN = errors.New("hsm: token PIN refused")
 	// ErrExists: the token holds keys that were to be made.
 	ErrExists = errors.New("hsm: the token has keys already")
+	// ErrInUse: a local master key is needed still: it is the newest, or blocks are under it.
+	ErrInUse = errors.New("hsm: local master key in use")
 	// ErrSelfTest: the module computes wrong values, or cannot do what keyd needs.
 	ErrSelfTest = errors.New("hsm: module fails the self-test")
 	// ErrClosed: the token was closed.

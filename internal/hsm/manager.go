@@ -2,12 +2,11 @@ package hsm
 
 import (
 	"context"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -30,10 +29,15 @@ const manageDeadlines = 10
 // manage does f in a session of its own, which ends with it, and with it every
 // session object that f made.
 func (t *Token) manage(ctx context.Context, name string, flags uint, f func(*epoch, *session) error) error {
+	return t.manageFor(ctx, manageDeadlines*t.cfg.Deadline, name, flags, f)
+}
+
+// manageFor is manage for work that takes longer.
+func (t *Token) manageFor(ctx context.Context, deadline time.Duration, name string, flags uint, f func(*epoch, *session) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c := t.newCall(name, manageDeadlines*t.cfg.Deadline)
+	c := t.newCall(name, deadline)
 	defer t.free(c)
 	e, err := t.up(c)
 	if err != nil {
@@ -60,12 +64,23 @@ func (m *Manager) Exists(ctx context.Context) (made, missing []string, err error
 }
 
 func (t *Token) inventory(s *session) (made, missing []string, err error) {
-	words := []string{labelLog}
-	for _, k := range ownKeys {
-		words = append(words, k.word)
+	stored, err := t.storedMasters(s)
+	if err != nil {
+		return nil, nil, err
 	}
-	for _, word := range words {
-		label := t.label(word)
+	labels := []string{t.label(labelLog)}
+	for _, k := range ownKeys {
+		if word := k.word; len(stored) == 0 || word != labelLMK && word != labelBlockMAC {
+			labels = append(labels, t.label(word))
+		}
+	}
+	for _, m := range stored {
+		labels = append(labels, t.masterLabel(labelBlockMAC, m.generation))
+		if m.wrap != 0 || !anyWhole(stored) { // else it is the rest of an addition or a retirement
+			labels = append(labels, t.masterLabel(labelLMK, m.generation))
+		}
+	}
+	for _, label := range labels {
 		found, err := s.find([]*pkcs11.Attribute{
 			pkcs11.NewAttribute(pkcs11.CKA_LABEL, label), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
 		})
@@ -118,7 +133,7 @@ func (m *Manager) InitFrom(ctx context.Context, lmk secret.Bytes) error {
 			values[k.word] = slices.Clone(lmk.Reveal())
 			continue
 		}
-		v, err := hkdf.Key(sha256.New, lmk.Reveal(), nil, "keyd own key "+k.word, ownBytes)
+		v, err := ownValue(lmk, k.word, firstLMK)
 		if err != nil {
 			return fmt.Errorf("hsm: derive key %s: %w", k.word, err)
 		}
@@ -179,8 +194,9 @@ func (t *Token) halfMade(s *session, word string, cause error) error {
 }
 
 // ownTemplate is the template of one of keyd's own secret keys.
-func (t *Token) ownTemplate(k own) []*pkcs11.Attribute {
-	label := t.label(k.word)
+func (t *Token) ownTemplate(k own) []*pkcs11.Attribute { return t.labelled(k, t.label(k.word)) }
+
+func (t *Token) labelled(k own, label string) []*pkcs11.Attribute {
 	return append(k.r.list(),
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
 		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, keyType(k.algorithm())),
@@ -231,7 +247,7 @@ func (m *Manager) Generate(ctx context.Context, template keys.Block) (b *keys.Bl
 		if err != nil {
 			return s.failure("C_GenerateKey", err)
 		}
-		if b.Wrapped, err = s.wrap(e, h); err != nil {
+		if b.Wrapped, err = s.wrap(e, b, h); err != nil {
 			return err
 		}
 		return m.finish(e, s, b)
@@ -297,6 +313,16 @@ func (m *Manager) Export(ctx context.Context, b *keys.Block) (secret.Bytes, erro
 	if b.Attributes.Exportability == keys.NonExportable {
 		return secret.Bytes{}, fmt.Errorf("hsm: export key %s: %w: it is not exportable", b.ID, keys.ErrForbidden)
 	}
+	value, err := m.read(ctx, b)
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("hsm: export key %s: %w", b.ID, err)
+	}
+	return value, nil
+}
+
+// read takes the value of a key out of the token, whether or not it may leave
+// keyd. The caller clears it.
+func (m *Manager) read(ctx context.Context, b *keys.Block) (secret.Bytes, error) {
 	b = cloneBlock(b)
 	var value secret.Bytes
 	err := m.t.manage(ctx, "export key", 0, func(e *epoch, s *session) error {
@@ -309,9 +335,9 @@ func (m *Manager) Export(ctx context.Context, b *keys.Block) (secret.Bytes, erro
 				a.Value = pkcs11.NewAttribute(a.Type, false).Value
 			}
 		}
-		h, err := s.mod.UnwrapKey(s.handle, keyWrap(), e.lmk, b.Wrapped, attrs)
+		h, err := s.unwrapBlock(e, b, attrs)
 		if err != nil {
-			return s.failure("C_UnwrapKey", err)
+			return err
 		}
 		got, err := s.mod.GetAttributeValue(s.handle, h, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_VALUE, nil)})
 		if err != nil {
@@ -320,10 +346,7 @@ func (m *Manager) Export(ctx context.Context, b *keys.Block) (secret.Bytes, erro
 		value = secret.From(got[0].Value)
 		return nil
 	})
-	if err != nil {
-		return secret.Bytes{}, fmt.Errorf("hsm: export key %s: %w", b.ID, err)
-	}
-	return value, nil
+	return value, err
 }
 
 // Hold puts a clear value into the token as a session object of its own, for
@@ -365,7 +388,7 @@ func (m *Manager) Hold(value secret.Bytes, as keys.Spec) (keys.Derived, error) {
 // prepare returns the template as a block that lacks its value.
 func (m *Manager) prepare(template keys.Block, origin keys.Origin) (*keys.Block, error) {
 	b := cloneBlock(&template)
-	b.LMK, b.Wrapped, b.Companion, b.Check, b.MAC = m.t.cfg.LMK, nil, nil, [3]byte{}, [16]byte{}
+	b.LMK, b.Wrapped, b.Companion, b.Check, b.MAC = 0, nil, nil, [3]byte{}, [16]byte{} // the generation is the newest where it is wrapped
 	if b.Origin == 0 {
 		b.Origin = origin
 	}

@@ -51,11 +51,11 @@ var ownKeys = [...]own{
 }
 
 // label returns the label of one of keyd's own objects. Those that a new local
-// master key would replace carry its generation.
+// master key replaces carry its generation, and are given for the first.
 func (t *Token) label(word string) string {
 	switch word {
 	case labelLMK, labelBlockMAC:
-		return fmt.Sprintf("%s-%s-%d", t.cfg.Prefix, word, t.cfg.LMK)
+		return t.masterLabel(word, firstLMK)
 	}
 	return t.cfg.Prefix + "-" + word
 }
@@ -151,8 +151,10 @@ func (s *session) resident(h pkcs11.ObjectHandle) (pkcs11.ObjectHandle, error) {
 // signer takes the message itself for Ed25519 and a SHA-256 digest for ECDSA,
 // whose signatures are ASN.1 DER; it checks each signature before it returns
 // it. Safe for concurrent use. Errors are those of [Token.System].
-func (t *Token) Signer() (crypto.Signer, error) {
-	label := t.label(labelLog)
+func (t *Token) Signer() (crypto.Signer, error) { return t.signerOf(t.label(labelLog)) }
+
+// signerOf returns the key pair of a label.
+func (t *Token) signerOf(label string) (crypto.Signer, error) {
 	s := &signer{o: &object{t: t, lent: true, build: func(c *call, e *epoch) (pair, error) {
 		return e.resident(c, label, pkcs11.CKO_PRIVATE_KEY, false)
 	}}}

@@ -71,11 +71,11 @@ func (m *Manager) put(ctx context.Context, b *keys.Block, value secret.Bytes) (*
 	err := m.t.manage(ctx, "import key", 0, func(e *epoch, s *session) (err error) {
 		defer values[0].Clear()
 		defer values[1].Clear()
-		if b.Wrapped, err = s.wrapValue(e, b.Attributes.Algorithm, values[0]); err != nil {
+		if b.Wrapped, err = s.wrapValue(e, b, values[0]); err != nil {
 			return err
 		}
 		if values[1].Len() > 0 {
-			if b.Companion, err = s.wrapValue(e, b.Attributes.Algorithm, values[1]); err != nil {
+			if b.Companion, err = s.wrapValue(e, b, values[1]); err != nil {
 				return err
 			}
 		}
@@ -92,49 +92,68 @@ func keyWrap() []*pkcs11.Mechanism {
 	return []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_WRAP, nil)}
 }
 
-func (s *session) wrapValue(e *epoch, a keys.Algorithm, value secret.Bytes) ([]byte, error) {
-	h, err := s.mod.create(s.handle, keyTemplate(a, rights{extractable: true}), value.Reveal())
+func (s *session) wrapValue(e *epoch, b *keys.Block, value secret.Bytes) ([]byte, error) {
+	h, err := s.mod.create(s.handle, keyTemplate(b.Attributes.Algorithm, rights{extractable: true}), value.Reveal())
 	if err != nil {
 		return nil, s.failure("C_CreateObject", err)
 	}
-	return s.wrap(e, h)
+	return s.wrap(e, b, h)
 }
 
-// wrap wraps an object under the local master key and destroys it.
-func (s *session) wrap(e *epoch, h pkcs11.ObjectHandle) (wrapped []byte, err error) {
+// wrap wraps an object under the local master key of the block's generation and
+// destroys it. A block that has none yet gets the newest.
+func (s *session) wrap(e *epoch, b *keys.Block, h pkcs11.ObjectHandle) (wrapped []byte, err error) {
 	defer s.sweep(h, &err)
-	if e.lmk == 0 {
-		return nil, fmt.Errorf("%w: the token has no local master key; it must be initialised", keys.ErrNoKey)
+	if b.LMK == 0 {
+		b.LMK = e.newest()
 	}
-	if wrapped, err = s.mod.WrapKey(s.handle, keyWrap(), e.lmk, h); err != nil {
+	lmk, err := e.master(b.LMK)
+	if err != nil {
+		return nil, err
+	}
+	if wrapped, err = s.mod.WrapKey(s.handle, keyWrap(), lmk.wrap, h); err != nil {
 		return nil, s.failure("C_WrapKey", err)
 	}
 	return wrapped, nil
+}
+
+// unwrapBlock makes an object of a block's value, as attrs say.
+func (s *session) unwrapBlock(e *epoch, b *keys.Block, attrs []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+	lmk, err := e.master(b.LMK)
+	if err != nil {
+		return 0, err
+	}
+	h, err := s.mod.UnwrapKey(s.handle, keyWrap(), lmk.wrap, b.Wrapped, attrs)
+	if err != nil {
+		return 0, s.failure("C_UnwrapKey", err)
+	}
+	return h, nil
 }
 
 // finish computes the check value of what was wrapped, by unwrapping it again,
 // and the MAC.
 func (m *Manager) finish(e *epoch, s *session, b *keys.Block) error {
 	var err error
-	if b.Check, err = m.t.checkValue(e, s, b.Attributes.Algorithm, b.CheckBy, b.Wrapped); err != nil {
+	if b.Check, err = m.t.checkValue(e, s, b); err != nil {
 		return fmt.Errorf("check value: %w", err)
 	}
 	return m.seal(e, s, b)
 }
 
-// checkValue computes the check value of a wrapped key in the token.
-func (t *Token) checkValue(e *epoch, s *session, a keys.Algorithm, by keys.CheckMethod, wrapped []byte) (v [3]byte, err error) {
+// checkValue computes the check value of a block's wrapped key in the token.
+func (t *Token) checkValue(e *epoch, s *session, b *keys.Block) (v [3]byte, err error) {
 	can := keys.CanMAC
-	if by == keys.CheckByZeros {
+	if b.CheckBy == keys.CheckByZeros {
 		can = keys.CanEncrypt
 	}
-	h, err := s.mod.UnwrapKey(s.handle, keyWrap(), e.lmk, wrapped, keyTemplate(a, t.attributes(a, can)))
+	a := b.Attributes.Algorithm
+	h, err := s.unwrapBlock(e, b, keyTemplate(a, t.attributes(a, can)))
 	if err != nil {
-		return v, s.failure("C_UnwrapKey", err)
+		return v, err
 	}
 	defer s.sweep(h, &err)
 	k := direct{t, s, h, a}
-	return keys.Check(k, by)
+	return keys.Check(k, b.CheckBy)
 }
 
 // direct is a key used in the session at hand, to compute its check value.
@@ -200,10 +219,16 @@ func (s *session) checkMAC(e *epoch, b *keys.Block) error {
 }
 
 func (s *session) blockMAC(e *epoch, b *keys.Block) (mac [16]byte, err error) {
-	if e.lmk == 0 {
-		return mac, fmt.Errorf("%w: the token has no local master key; it must be initialised", keys.ErrNoKey)
+	lmk, err := e.master(b.LMK)
+	if err != nil {
+		return mac, err
 	}
-	out, err := s.once("CMAC", signing, pkcs11.CKM_AES_CMAC, nil, e.blockMAC, b.MACInput(), len(mac))
+	return s.cmac(lmk.mac, b.MACInput())
+}
+
+// cmac is a whole AES-CMAC by one of keyd's own keys.
+func (s *session) cmac(key pkcs11.ObjectHandle, msg []byte) (mac [16]byte, err error) {
+	out, err := s.once("CMAC", signing, pkcs11.CKM_AES_CMAC, nil, key, msg, len(mac))
 	if err != nil {
 		return mac, err
 	}
