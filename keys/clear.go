@@ -28,6 +28,7 @@ func CheckClear(a Algorithm, m CheckMethod, value []byte) (KCV, error) {
 	if err != nil {
 		return KCV{}, err
 	}
+	defer c.Clear()
 	if m == CheckByZeros {
 		return CheckZeros(c)
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/des"
 	"errors"
 	"fmt"
+	"reflect"
 )
 
 // ErrKeyLength is returned for a key that the cipher does not take.
@@ -17,8 +18,8 @@ var ErrBlocks = errors.New("secret: data is not whole blocks")
 
 // Cipher is a block cipher over a clear key in the process, with the methods
 // of a token key: keys.Key and Cipher satisfy the same small interfaces. It is
-// safe for concurrent use. Go keeps the key schedule on the heap; it cannot be
-// cleared, only dropped.
+// safe for concurrent use. Go keeps the key schedule on the heap, and that of
+// AES begins with the key itself: [Cipher.Clear] overwrites it.
 type Cipher struct {
 	block cipher.Block
 }
@@ -97,6 +98,18 @@ func (c Cipher) check(iv, src []byte) error {
 		return fmt.Errorf("%w: iv of %d and data of %d bytes, block of %d", ErrBlocks, len(iv), len(src), n)
 	}
 	return nil
+}
+
+// Clear overwrites the key schedule in every copy of c, which is of no use from
+// then on: it enciphers under a key of zeros. The schedule's type is the
+// standard library's own, so that it is reached by reflection.
+func (c Cipher) Clear() {
+	if c.block == nil {
+		return
+	}
+	if schedule := reflect.ValueOf(c.block); schedule.Kind() == reflect.Pointer {
+		schedule.Elem().SetZero()
+	}
 }
 
 // Format implements [fmt.Formatter]: every verb prints [Placeholder].

@@ -146,6 +146,43 @@ func TestEqual(t *testing.T) {
 	}
 }
 
+func TestCipherClear(t *testing.T) {
+	key := []byte(canary + "-0123")
+	for name, c := range map[string]struct {
+		make func([]byte) (secret.Cipher, error)
+	}{
+		"AES":  {secret.NewAES},
+		"TDES": {secret.NewTDES},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, err := c.make(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, err := k.Encrypt(nil, make([]byte, 16))
+			if err != nil {
+				t.Fatal(err)
+			}
+			other := k
+			k.Clear()
+			// A schedule of nothing but zeros: what it gives does not depend on the key.
+			after, err := other.Encrypt(nil, make([]byte, 16))
+			if err != nil || bytes.Equal(before, after) {
+				t.Errorf("C-14 the key schedule is still there: %v", err)
+			}
+			second, err := c.make(append([]byte("another"), key[7:]...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			second.Clear()
+			if same, err := second.Encrypt(nil, make([]byte, 16)); err != nil || !bytes.Equal(same, after) {
+				t.Errorf("C-14 a cleared cipher still depends on its key: %v", err)
+			}
+		})
+	}
+	secret.Cipher{}.Clear()
+}
+
 func TestDoRuns(t *testing.T) {
 	ran := false
 	secret.Do(func() { ran = true })
