@@ -19,6 +19,7 @@ type capabilities struct {
 	tdesCMAC       atomic.Bool // else the chain of chainCMAC
 	reencipherTDES atomic.Bool
 	reencipherAES  atomic.Bool
+	oaep           atomic.Uint32 // oaepUntried until a wrapping pair is made
 }
 
 // The self-test's keys and data. They are public; the parts of the TDES key differ.
