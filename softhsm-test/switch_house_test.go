@@ -82,6 +82,7 @@ func build(t testing.TB, tune func(*isoswitch.Config)) *house {
 	t.Helper()
 	h := &house{t: t, dir: t.TempDir(), token: softhsmtest.Token(t), ca: newAuthority(t), tune: tune, logs: &lockedBuffer{}}
 	must(t, os.Chmod(h.dir, 0o700))
+	must(t, store.Found(t.Context(), softhsmtest.Anchor(t, h.token)))
 	h.logDir = filepath.Join(h.dir, "audit")
 	return h
 }
@@ -153,7 +154,9 @@ func testTerminals() []testTerminal {
 func (h *house) open() {
 	h.t.Helper()
 	var err error
-	h.db, err = store.Open(h.t.Context(), store.Config{Path: filepath.Join(h.dir, "keyd.db"), Purpose: store.Serve})
+	h.db, err = store.Open(h.t.Context(), store.Config{
+		Path: filepath.Join(h.dir, "keyd.db"), Purpose: store.Serve, Anchor: softhsmtest.Anchor(h.t, h.token),
+	})
 	must(h.t, err)
 	signer, err := h.token.Signer()
 	must(h.t, err)

@@ -216,7 +216,7 @@ func (d *devDir) makeToken(ctx context.Context, cfg *configFile, log *slog.Logge
 	if err := hsm.InitToken(cfg.Token.Module, devLabel, soPIN, userPIN); err != nil {
 		return adviseToken(cfg, fmt.Errorf("making the token: %w", err))
 	}
-	return initToken(ctx, cfg, log, newMetrics())
+	return initToken(ctx, cfg, log, newMetrics(), initCmd{})
 }
 
 // makePIN writes a new random PIN to a file and returns it.

@@ -10,12 +10,11 @@ import (
 
 // The folder of SoftHSM's tokens, and a copy of it as it was made. SoftHSM
 // empties token.object at each login before it writes it again, so a daemon
-// killed between the two leaves a token that is none. Nothing else in the folder
-// changes once keyd's own keys are in it, so the copy is the token.
+// killed between the two leaves a token that is none. That file alone is put
+// back: others come and go, because the token knows the register of the database.
 const (
 	devTokens = "tokens"
 	devCopied = "tokens.made"
-	devMended = "tokens.new"
 )
 
 // keepToken copies the token as it was made.
@@ -29,44 +28,32 @@ func (d *devDir) keepToken() error {
 	return nil
 }
 
-// mendToken puts the copy in the place of a token that a kill has emptied. It
-// reports whether there was anything to mend.
+// mendToken puts the copy of token.object in the place of one that a kill has
+// emptied. It reports whether there was anything to mend.
 func (d *devDir) mendToken() (mended bool, err error) {
-	whole, err := d.tokenIsWhole()
-	if err != nil || whole {
-		return false, err
-	}
-	err = errors.Join(os.RemoveAll(d.file(devMended)), copyTree(d.file(devCopied), d.file(devMended)))
-	if err == nil {
-		err = errors.Join(os.RemoveAll(d.file(devTokens)), os.Rename(d.file(devMended), d.file(devTokens)))
-	}
-	if err != nil {
-		return false, fmt.Errorf("mending the token: %w", err)
-	}
-	return true, nil
-}
-
-// tokenIsWhole reports whether the token's object is there and not shorter than
-// its copy.
-func (d *devDir) tokenIsWhole() (bool, error) {
 	copies, err := filepath.Glob(d.file(devCopied, "*", "token.object"))
 	if err != nil {
 		return false, err
 	}
 	for _, path := range copies {
-		made, err := os.Stat(path)
+		made, err := os.ReadFile(path)
 		if err != nil {
-			return false, err
+			return mended, fmt.Errorf("mending the token: %w", err)
 		}
-		now, err := os.Stat(d.file(devTokens, filepath.Base(filepath.Dir(path)), "token.object"))
-		if errors.Is(err, fs.ErrNotExist) || err == nil && now.Size() < made.Size() {
-			return false, nil
+		object := d.file(devTokens, filepath.Base(filepath.Dir(path)), "token.object")
+		now, err := os.Stat(object)
+		if err == nil && now.Size() >= int64(len(made)) {
+			continue
+		}
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			err = writeFile(object, made, 0o600)
 		}
 		if err != nil {
-			return false, err
+			return mended, fmt.Errorf("mending the token: %w", err)
 		}
+		mended = true
 	}
-	return true, nil
+	return mended, nil
 }
 
 // copyTree copies a folder of files for the owner alone; to must not exist.

@@ -40,10 +40,17 @@ func TestMendToken(t *testing.T) {
 	mend(true, "whole")
 	write("who")
 	mend(true, "whole")
-	if err := os.RemoveAll(d.file(devTokens)); err != nil { // killed while mending
+	later := d.file(devTokens, "0123", "later.object")
+	if err := os.WriteFile(later, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(object); err != nil {
 		t.Fatal(err)
 	}
 	mend(true, "whole")
+	if _, err := os.Stat(later); err != nil {
+		t.Errorf("an object that was made later is gone: %v", err)
+	}
 	info, err := os.Stat(object)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)

@@ -16,7 +16,6 @@ import (
 	"keyd.dev/keyd/internal/credentials"
 	"keyd.dev/keyd/internal/hsm"
 	"keyd.dev/keyd/internal/secret"
-	"keyd.dev/keyd/internal/store"
 )
 
 type doctorCmd struct {
@@ -304,7 +303,7 @@ func (e *examination) database(cfg *configFile) {
 		e.bad(statusFail, "database", cfg.Store.Path+" does not exist", "keyd init --config "+cfg.path)
 		return
 	}
-	db, err := openStore(e.ctx, cfg, store.Visit)
+	db, err := visit(e.ctx, cfg)
 	if err == nil {
 		err = db.Close()
 	}

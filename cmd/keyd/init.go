@@ -11,12 +11,12 @@ import (
 
 	"keyd.dev/keyd/audit"
 	"keyd.dev/keyd/internal/hsm"
-	"keyd.dev/keyd/internal/store"
 )
 
 type initCmd struct {
 	Config        string `required:"" placeholder:"FILE" help:"The configuration, TOML."`
 	ExistingToken bool   `help:"The token holds keyd's keys already, another node's or those of an interrupted init: make only the database and the audit log."`
+	Adopt         bool   `help:"The token knows an earlier database of this node, which is lost: let it know the new one in its place."`
 }
 
 // initTimeout bounds the making of keys in the token.
@@ -58,12 +58,17 @@ func (c *initCmd) make(ctx context.Context, cfg *configFile, log *slog.Logger) (
 		return nil, err
 	}
 	m := newMetrics()
-	if !c.ExistingToken {
-		if err := initToken(ctx, cfg, log, m); err != nil {
-			return nil, err
-		}
+	if err := initToken(ctx, cfg, log, m, *c); err != nil {
+		return nil, err
 	}
-	return openNode(ctx, cfg, log, m)
+	n, err := openNodeAs(ctx, cfg, log, m, c.Adopt)
+	if err != nil || !c.Adopt {
+		return n, err
+	}
+	if err := n.recordAdopted(ctx, localRecord(os.Getuid())); err != nil {
+		return nil, errors.Join(err, n.close(context.WithoutCancel(ctx)))
+	}
+	return n, nil
 }
 
 // makeFiles makes the audit log's folder and an empty database.
@@ -71,7 +76,7 @@ func makeFiles(ctx context.Context, cfg *configFile) error {
 	if err := os.MkdirAll(cfg.Audit.Dir, 0o750); err != nil {
 		return fmt.Errorf("making the audit log's folder: %w", err)
 	}
-	db, err := openStore(ctx, cfg, store.Visit)
+	db, err := visit(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -104,15 +109,21 @@ func refuseExisting(cfg *configFile) error {
 	return nil
 }
 
-// initToken makes keyd's own keys in the token.
-func initToken(ctx context.Context, cfg *configFile, log *slog.Logger, m *metrics) error {
+// initToken makes keyd's own keys in the token, and begins the node's register
+// there: that a node is new is for the token to know and not for the database.
+func initToken(ctx context.Context, cfg *configFile, log *slog.Logger, m *metrics, c initCmd) error {
 	token, err := openToken(ctx, cfg, log, m)
 	if err != nil {
 		return err
 	}
-	err = hsm.NewManager(token).Init(ctx)
-	if errors.Is(err, hsm.ErrExists) {
-		err = advise(err, "`keyd init` is for a new node and changes nothing; --existing-token makes a node for the keys that are there")
+	if !c.ExistingToken {
+		err = hsm.NewManager(token).Init(ctx)
+		if errors.Is(err, hsm.ErrExists) {
+			err = advise(err, "`keyd init` is for a new node and changes nothing; --existing-token makes a node for the keys that are there")
+		}
+	}
+	if err == nil && !c.Adopt {
+		err = foundRegister(ctx, cfg, token)
 	}
 	return errors.Join(err, token.Close())
 }

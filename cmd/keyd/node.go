@@ -33,7 +33,12 @@ type node struct {
 // openNode opens the parts in the order in which one needs the other, and
 // closes again what it opened when one of them fails. There is no node without
 // its audit log.
-func openNode(ctx context.Context, cfg *configFile, log *slog.Logger, m *metrics) (_ *node, err error) {
+func openNode(ctx context.Context, cfg *configFile, log *slog.Logger, m *metrics) (*node, error) {
+	return openNodeAs(ctx, cfg, log, m, false)
+}
+
+// openNodeAs is openNode; adopt takes a database that the token does not know.
+func openNodeAs(ctx context.Context, cfg *configFile, log *slog.Logger, m *metrics, adopt bool) (_ *node, err error) {
 	n := &node{cfg: cfg, log: log, metrics: m}
 	defer func() {
 		if err != nil {
@@ -47,8 +52,8 @@ func openNode(ctx context.Context, cfg *configFile, log *slog.Logger, m *metrics
 	if err := n.initialised(ctx); err != nil {
 		return nil, err
 	}
-	if n.db, err = openStore(ctx, cfg, store.Serve); err != nil {
-		return nil, err
+	if n.db, err = n.openRegistered(ctx, adopt); err != nil {
+		return nil, n.registerRefused(ctx, err)
 	}
 	if n.audit, err = n.openAudit(); err != nil {
 		return nil, err
@@ -160,8 +165,13 @@ func (n *node) initialised(ctx context.Context) error {
 	return fmt.Errorf("the token %q holds only a part of keyd's keys, and lacks %q; restore the token, or remove the rest and run `keyd init`", n.cfg.Token.Label, missing)
 }
 
-func openStore(ctx context.Context, cfg *configFile, why store.Purpose) (*store.DB, error) {
-	db, err := store.Open(ctx, store.Config{Path: cfg.Store.Path, Purpose: why, LookBack: cfg.Switch.LookBack.std()})
+// visit opens the database to look at it, also beside a daemon.
+func visit(ctx context.Context, cfg *configFile) (*store.DB, error) {
+	return openStore(ctx, cfg, store.Config{Path: cfg.Store.Path, Purpose: store.Visit})
+}
+
+func openStore(ctx context.Context, cfg *configFile, as store.Config) (*store.DB, error) {
+	db, err := store.Open(ctx, as)
 	if errors.Is(err, store.ErrServed) {
 		return nil, advise(fmt.Errorf("opening the database: %w", err), "stop that process first, or give this one a store.path of its own")
 	}

@@ -33,6 +33,7 @@ type cli struct {
 	Serve    serveCmd    `cmd:"" help:"Run the daemon."`
 	Dev      devCmd      `cmd:"" help:"Run a daemon for development: SoftHSM token, certificates, published test keys, simulated issuer."`
 	Key      keyCmd      `cmd:"" help:"Look at the keys of a node."`
+	Register registerCmd `cmd:"" help:"What the token knows of the database: see that, and set it right after an upgrade or a restore."`
 	Terminal terminalCmd `cmd:"" help:"Look at and extend the registry of terminals."`
 	Audit    auditCmd    `cmd:"" help:"Read and verify the audit log."`
 	Sim      simCmd      `cmd:"" help:"Simulate an issuer or a POS terminal."`

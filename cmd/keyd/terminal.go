@@ -178,5 +178,5 @@ func visitStore(ctx context.Context, cfg *configFile) (*store.DB, error) {
 	if _, err := os.Stat(cfg.Store.Path); err != nil {
 		return nil, advise(fmt.Errorf("opening the database: %w", err), "`keyd init` makes it, else check store.path in %s", cfg.path)
 	}
-	return openStore(ctx, cfg, store.Visit)
+	return visit(ctx, cfg)
 }

@@ -116,7 +116,11 @@ func newBench(tb testing.TB, changes ...func(*custody.Config)) *bench {
 		tb.Fatal(err)
 	}
 	token := softhsmtest.Token(tb)
-	db, err := store.Open(tb.Context(), store.Config{Path: filepath.Join(dir, "keyd.db"), Purpose: store.Serve})
+	anchor := softhsmtest.Anchor(tb, token)
+	if err := store.Found(tb.Context(), anchor); err != nil {
+		tb.Fatal(err)
+	}
+	db, err := store.Open(tb.Context(), store.Config{Path: filepath.Join(dir, "keyd.db"), Purpose: store.Serve, Anchor: anchor})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -115,7 +115,7 @@ func (b *book) forgetAll() {
 
 // storeError keeps custody's own reasons and makes everything else ErrUnavailable.
 func storeError(doing string, err error) error {
-	for _, known := range []error{ErrNoKey, ErrNoAlias, ErrAliasExists, ErrRepeated, ErrNoAnswer, ErrUnavailable} {
+	for _, known := range []error{ErrNoKey, ErrNoAlias, ErrAliasExists, ErrRepeated, ErrNoAnswer, ErrTampered, ErrUnavailable} {
 		if errors.Is(err, known) {
 			return fmt.Errorf("%s: %w", doing, err)
 		}

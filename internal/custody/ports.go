@@ -45,8 +45,31 @@ type Store interface {
 	AddAlias(ctx context.Context, a Alias, once *Once) error
 	// Alias returns the alias, or ErrNoAlias.
 	Alias(ctx context.Context, name string) (Alias, error)
+	// ChangeKeys runs fn, which notes changes of keys and aliases, and makes them
+	// in one commit together with the answer of once, which may be nil and which fn
+	// may fill in. Changes are made one after the other; fn must not block.
+	ChangeKeys(ctx context.Context, once *Once, fn func(KeyChange) error) error
 	// Recall returns the stored answer to an invocation, or ErrNoAnswer.
 	Recall(ctx context.Context, principal, invocation string) (Once, error)
+}
+
+// KeyChange notes changes of keys and aliases that are made together. What it
+// shows is what there was before the change.
+type KeyChange interface {
+	// Key returns the key with its aliases, or ErrNoKey.
+	Key(id keys.ID) (KeyRecord, error)
+	// AddKey adds a new key with its aliases.
+	AddKey(k KeyRecord) error
+	// SetKey replaces a key's record, or returns ErrNoKey; k.Aliases is not looked at.
+	SetKey(k KeyRecord) error
+	// Alias returns the alias, or ErrNoAlias.
+	Alias(name string) (Alias, error)
+	// AddAlias adds an alias: ErrAliasExists when it points to another key.
+	AddAlias(a Alias) error
+	// SetAlias adds an alias, or lets it point elsewhere; ErrNoKey.
+	SetAlias(a Alias) error
+	// DropAlias takes an alias away, or returns ErrNoAlias.
+	DropAlias(name string) error
 }
 
 // Log is what custody needs of the audit log; *audit.Log has it. It is safe for

@@ -52,7 +52,11 @@ func newRoom(t *testing.T, change func(*custody.Config)) *room {
 func newRoomOver(t *testing.T, token *hsm.Token, change func(*custody.Config)) *room {
 	t.Helper()
 	dir := t.TempDir()
-	db, err := store.Open(t.Context(), store.Config{Path: filepath.Join(dir, "keyd.db"), Purpose: store.Serve})
+	anchor := softhsmtest.Anchor(t, token)
+	if err := store.Found(t.Context(), anchor); err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(t.Context(), store.Config{Path: filepath.Join(dir, "keyd.db"), Purpose: store.Serve, Anchor: anchor})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -178,6 +178,13 @@ type KeyRecord struct {
 	Deleted       time.Time
 	Tags          map[string]string // all but the policy tags, which are in the block
 	Aliases       []string          // sorted
+	Life          Life
+}
+
+// Life is what a key's life cycle knows beside its state and times. It is stored
+// as JSON: members are added, with omitempty or omitzero, and never renamed.
+type Life struct {
+	Successor keys.ID `json:"successor,omitempty"` // the key that took its place under its aliases
 }
 
 // KeyQuery selects keys for a listing.

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/mattn/go-sqlite3"
-
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/keys"
 )
@@ -15,44 +13,66 @@ import (
 // AddAlias stores a new alias and, in the same commit, the answer of once. An
 // alias that points to this key already stays as it is. It returns
 // [custody.ErrAliasExists] when it points elsewhere, [custody.ErrNoKey] when
-// there is no such key, and [custody.ErrRepeated].
+// there is no such key, and the errors of [DB.Change].
 func (db *DB) AddAlias(ctx context.Context, a custody.Alias, once *custody.Once) error {
-	err := db.update(ctx, func(s *session) error {
-		if err := db.addAnswer(s, once); err != nil {
-			return err
-		}
-		return insertAlias(s, a)
-	})
+	err := db.Change(ctx, once, func(ch *Change) error { return ch.AddAlias(a) })
 	if err != nil {
 		return fmt.Errorf("store: add alias %s: %w", a.Name, err)
 	}
 	return nil
 }
 
-func insertAlias(s *session, a custody.Alias) error {
-	var key any
-	if a.Key != "" {
-		key = string(a.Key)
+// AddAlias notes a new alias; see [DB.AddAlias].
+func (ch *Change) AddAlias(a custody.Alias) error {
+	if !ch.has(aliasTable, a.Name) {
+		return ch.SetAlias(a)
 	}
-	_, err := s.exec("INSERT INTO alias (name, key) VALUES (?, ?)", a.Name, key)
-	switch {
-	case constraint(err, sqlite3.ErrConstraintForeignKey):
-		return fmt.Errorf("%w: %s", custody.ErrNoKey, a.Key)
-	case !taken(err):
-		return err
-	}
-	there, err := readAlias(s.query("SELECT name, key FROM alias WHERE name = ?", a.Name))
+	there, err := ch.Alias(a.Name)
 	if err == nil && there.Key != a.Key {
 		err = custody.ErrAliasExists
 	}
 	return err
 }
 
+// SetAlias makes an alias, or lets it point to another key, or to none. It
+// returns [custody.ErrNoKey] where there is no such key.
+func (ch *Change) SetAlias(a custody.Alias) error {
+	var key any
+	if a.Key != "" {
+		key = string(a.Key)
+		if !ch.has(keyTable, string(a.Key)) {
+			return fmt.Errorf("%w: %s", custody.ErrNoKey, a.Key)
+		}
+	}
+	if ch.has(aliasTable, a.Name) {
+		return ch.update(aliasTable, a.Name, []any{key}, nil)
+	}
+	return ch.insert(aliasTable, a.Name, []any{key}, nil)
+}
+
+// DropAlias takes an alias away, or returns [custody.ErrNoAlias].
+func (ch *Change) DropAlias(name string) error {
+	if !ch.has(aliasTable, name) {
+		return fmt.Errorf("%w: %s", custody.ErrNoAlias, name)
+	}
+	ch.delete(aliasTable, name)
+	return nil
+}
+
+// Alias returns an alias as it was before the change, or [custody.ErrNoAlias].
+func (ch *Change) Alias(name string) (custody.Alias, error) {
+	a, err := find(ch, aliasTable, name, readAlias)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = custody.ErrNoAlias
+	}
+	return a, err
+}
+
 // Alias returns the alias, or [custody.ErrNoAlias].
 func (db *DB) Alias(ctx context.Context, name string) (custody.Alias, error) {
 	var a custody.Alias
-	err := db.read(ctx, func(s *session) (err error) {
-		a, err = readAlias(s.query("SELECT name, key FROM alias WHERE name = ?", name))
+	err := db.readRegistered(ctx, func(s *session, g reading) (err error) {
+		a, err = one(g, s, aliasTable, name, readAlias)
 		return err
 	})
 	if errors.Is(err, sql.ErrNoRows) {

@@ -37,7 +37,7 @@ const loadCallers = 16
 // loadUntilKilled updates from many goroutines and writes "device counter" for
 // each update that was acknowledged.
 func loadUntilKilled(path string) int {
-	db, err := Open(context.Background(), Config{Path: path, Purpose: Serve})
+	db, err := openServed(context.Background(), path)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -151,7 +151,7 @@ func fillTheDisk(path string) int {
 
 func workOnFullDisk(path string) error {
 	ctx := context.Background()
-	db, err := Open(ctx, Config{Path: path, Purpose: Serve})
+	db, err := openServed(ctx, path)
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,12 @@ var (
 	ErrRule = errors.New("store: forbidden by a rule of the database")
 	// ErrCorrupt: a row is not what was stored.
 	ErrCorrupt = errors.New("store: a stored row is damaged")
+	// ErrRegister: the database is not the one that the token knows: it was rolled
+	// back, or changed by something else than keyd; or the token knows none.
+	ErrRegister = errors.New("store: the database is not the one that the token knows")
+	// ErrVisitor: who only visits cannot change keys, aliases or terminals, because
+	// that changes what the token knows of the database.
+	ErrVisitor = errors.New("store: a visitor cannot change registered rows")
 )
 
 // explained turns an error of SQLite into one of this package's.

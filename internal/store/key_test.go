@@ -239,7 +239,12 @@ func TestAlias(t *testing.T) {
 
 func TestAnswers(t *testing.T) {
 	now := day()
-	db, err := Open(t.Context(), Config{Path: filepath.Join(t.TempDir(), "keyd.db"), Purpose: Serve, Clock: func() time.Time { return now }})
+	cfg, err := config(filepath.Join(t.TempDir(), "keyd.db"), Serve)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Clock = func() time.Time { return now }
+	db, err := Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

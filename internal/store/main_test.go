@@ -45,7 +45,27 @@ func open(t testing.TB) *DB {
 
 func openAt(t testing.TB, path string, purpose Purpose) *DB {
 	t.Helper()
-	db, err := Open(t.Context(), Config{Path: path, Purpose: purpose, Clock: day})
+	cfg, err := config(path, purpose)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { shut(t, db) })
+	return db
+}
+
+// openAdopted opens a database as it is, whatever the anchors know.
+func openAdopted(t testing.TB, path string) *DB {
+	t.Helper()
+	cfg, err := config(path, Serve)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Adopt = true
+	db, err := Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +103,7 @@ func aKey(n int) custody.KeyRecord {
 		State: custody.CreateComplete, Enabled: true,
 		UsageStart: day(), UsageStop: day().Add(time.Second), DeletePending: day().Add(2 * time.Second), Deleted: day().Add(3 * time.Second),
 		Tags: map[string]string{"team": "acquiring", "empty": ""},
+		Life: custody.Life{Successor: keyID(n + 1)},
 	}
 }
 

@@ -84,7 +84,7 @@ func TestOpenRefuses(t *testing.T) {
 			path := filepath.Join(dir, "keyd.db")
 			tt.prepare(t, path)
 			for _, purpose := range []Purpose{Serve, Visit} {
-				db, err := Open(t.Context(), Config{Path: path, Purpose: purpose})
+				db, err := Open(t.Context(), Config{Path: path, Purpose: purpose, Anchor: anchors{path}})
 				if err == nil {
 					shut(t, db)
 					t.Fatal("opened")
@@ -103,9 +103,10 @@ func TestConfigRefused(t *testing.T) {
 		"no path":            {Purpose: Serve},
 		"no purpose":         {Path: path},
 		"unknown purpose":    {Path: path, Purpose: 3},
-		"negative readers":   {Path: path, Purpose: Serve, Readers: -1},
-		"too many readers":   {Path: path, Purpose: Serve, Readers: 65},
-		"negative look-back": {Path: path, Purpose: Serve, LookBack: -time.Second},
+		"no anchor":          {Path: path, Purpose: Serve},
+		"negative readers":   {Path: path, Purpose: Serve, Anchor: anchors{path}, Readers: -1},
+		"too many readers":   {Path: path, Purpose: Serve, Anchor: anchors{path}, Readers: 65},
+		"negative look-back": {Path: path, Purpose: Serve, Anchor: anchors{path}, LookBack: -time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if db, err := Open(t.Context(), cfg); err == nil {
@@ -159,7 +160,7 @@ func TestPathWithOddCharacters(t *testing.T) {
 
 func TestOneProcessServes(t *testing.T) {
 	db := open(t)
-	_, err := Open(t.Context(), Config{Path: db.path, Purpose: Serve})
+	_, err := openServed(t.Context(), db.path)
 	if !errors.Is(err, ErrServed) {
 		t.Fatalf("got %v, want ErrServed", err)
 	}
@@ -175,10 +176,13 @@ func TestVisitWhileServed(t *testing.T) {
 	visitor := openAt(t, db.path, Visit)
 	terminal := isoswitch.Terminal{TID: "T0000001", MID: "M00000000000001", Scheme: isoswitch.AESDUKPT,
 		BDK: "alias/dev/bdk-aes", Device: "1234567890123456", MACBytes: 8}
-	if err := visitor.AddTerminal(t.Context(), terminal); err != nil {
+	if err := visitor.AddTerminal(t.Context(), terminal); !errors.Is(err, ErrVisitor) {
+		t.Fatalf("got %v, want ErrVisitor", err)
+	}
+	if err := db.AddTerminal(t.Context(), terminal); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := db.Terminal(t.Context(), "T0000001"); err != nil || got != terminal {
+	if got, err := visitor.Terminal(t.Context(), "T0000001"); err != nil || got != terminal {
 		t.Errorf("got %v, %v", got, err)
 	}
 	if err := db.AddKey(t.Context(), aKey(1), nil); err != nil {
@@ -193,10 +197,10 @@ func TestVisitWhileServed(t *testing.T) {
 func TestVisitBeforeServed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keyd.db")
 	visitor := openAt(t, path, Visit)
-	if err := visitor.AddKey(t.Context(), aKey(1), nil); err != nil {
+	if err := openAt(t, path, Serve).AddKey(t.Context(), aKey(1), nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openAt(t, path, Serve).Key(t.Context(), keyID(1)); err != nil {
+	if _, err := visitor.Key(t.Context(), keyID(1)); err != nil {
 		t.Error(err)
 	}
 }
@@ -250,7 +254,7 @@ func TestCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	pool.Close()
-	if err := openAt(t, db.path, Serve).Check(t.Context()); !errors.Is(err, ErrCorrupt) {
+	if err := openAdopted(t, db.path).Check(t.Context()); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("a row that points nowhere: %v, want ErrCorrupt", err)
 	}
 }

@@ -26,8 +26,9 @@ type Purpose uint8
 const (
 	// Serve is the daemon's: one process at a time.
 	Serve Purpose = iota + 1
-	// Visit is a command's: it reads, and writes briefly, also while another
-	// process serves.
+	// Visit is a command's: it reads, and writes briefly what is not registered,
+	// also while another process serves. What it reads is not compared with the
+	// register.
 	Visit
 )
 
@@ -38,6 +39,16 @@ type Config struct {
 	Readers  int              // connections that read; 0 is 4
 	LookBack time.Duration    // how long accepted messages are remembered at least; 0 is 7 days
 	Clock    func() time.Time // nil is time.Now; for the expiry of stored answers
+
+	Anchor Anchor // needed to serve
+	// Adopt takes the database as it is, whatever the anchor knows: after an
+	// upgrade or a restore, by an administrator's decision. Otherwise a database
+	// that the anchor does not know is refused with [ErrRegister].
+	Adopt bool
+	// Suspicion is told of each row that is not what keyd wrote, once, and of an
+	// anchor that cannot be moved on. It must not use the store. Nil drops it;
+	// errors remain.
+	Suspicion func(Suspicion)
 }
 
 const (
@@ -56,8 +67,9 @@ type DB struct {
 	pool     *sql.DB
 	writer   *writer
 	readers  chan *session
-	made     int   // readers
-	lock     *lock // nil for a visitor
+	made     int       // readers
+	lock     *lock     // nil for a visitor
+	register *register // nil for a visitor
 	lookBack time.Duration
 	clock    func() time.Time
 	closed   chan struct{}
@@ -66,7 +78,8 @@ type DB struct {
 }
 
 // Open opens the database of cfg, and makes it when there is none. The errors
-// are [ErrUnsafe], [ErrServed], [ErrSchema], and those of the file system.
+// are [ErrUnsafe], [ErrServed], [ErrSchema], [ErrRegister], and those of the file
+// system and the anchor.
 func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
@@ -102,6 +115,12 @@ func (cfg *Config) complete() error {
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
+	}
+	if cfg.Suspicion == nil {
+		cfg.Suspicion = func(Suspicion) {}
+	}
+	if cfg.Purpose == Serve && cfg.Anchor == nil {
+		return errors.New("store: to serve needs an anchor")
 	}
 	path, err := filepath.Abs(cfg.Path)
 	if err != nil {
@@ -141,6 +160,9 @@ func (db *DB) open(ctx context.Context, cfg Config) error {
 			return fmt.Errorf("store: open %s: %w", cfg.Path, err)
 		}
 	}
+	if cfg.Purpose == Serve {
+		return db.openRegister(ctx, cfg)
+	}
 	return nil
 }
 
@@ -170,6 +192,9 @@ func (db *DB) Close() error {
 
 func (db *DB) close() error {
 	close(db.closed)
+	if db.register != nil {
+		db.register.sweepers.Wait()
+	}
 	var errs []error
 	if db.writer != nil {
 		errs = append(errs, db.writer.close())

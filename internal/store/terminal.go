@@ -12,8 +12,7 @@ import (
 
 const mostTerminals = 1000
 
-const terminalColumns = "SELECT tid, mid, scheme, bdk, device, mac_bytes, disabled FROM terminal "
-
+// readTerminal reads a row of terminalTable.
 func readTerminal(r scanner) (isoswitch.Terminal, error) {
 	var t isoswitch.Terminal
 	err := r.Scan(&t.TID, &t.MID, &t.Scheme, &t.BDK, &t.Device, &t.MACBytes, &t.Disabled)
@@ -23,8 +22,8 @@ func readTerminal(r scanner) (isoswitch.Terminal, error) {
 // Terminal implements [isoswitch.Journal].
 func (db *DB) Terminal(ctx context.Context, tid string) (isoswitch.Terminal, error) {
 	var t isoswitch.Terminal
-	err := db.read(ctx, func(s *session) (err error) {
-		t, err = readTerminal(s.query(terminalColumns+"WHERE tid = ?", tid))
+	err := db.readRegistered(ctx, func(s *session, g reading) (err error) {
+		t, err = one(g, s, terminalTable, tid, readTerminal)
 		return err
 	})
 	if errors.Is(err, sql.ErrNoRows) {
@@ -43,8 +42,8 @@ func (db *DB) Terminals(ctx context.Context, after string, limit int) ([]isoswit
 		limit = mostTerminals
 	}
 	var all []isoswitch.Terminal
-	err := db.view(ctx, func(s *session) (err error) {
-		all, err = collect(s, readTerminal, terminalColumns+"WHERE tid > ? ORDER BY tid LIMIT ?", after, limit)
+	err := db.viewRegistered(ctx, func(s *session, g reading) (err error) {
+		all, err = collect(s, of(g, terminalTable, readTerminal), terminalTable.selects()+"WHERE tid > ? ORDER BY tid LIMIT ?", after, limit)
 		return err
 	})
 	if err != nil {
@@ -54,35 +53,72 @@ func (db *DB) Terminals(ctx context.Context, after string, limit int) ([]isoswit
 }
 
 // AddTerminal registers a terminal. It returns [ErrExists] when the TID is
-// registered, or the device belongs to another TID.
+// registered, or the device belongs to another TID, and the errors of [DB.Change].
 func (db *DB) AddTerminal(ctx context.Context, t isoswitch.Terminal) error {
-	if err := checkTerminal(t); err != nil {
-		return fmt.Errorf("store: add terminal %q: %w", t.TID, err)
-	}
-	err := db.update(ctx, func(s *session) error {
-		_, err := s.exec(`INSERT INTO terminal (tid, mid, scheme, bdk, device, mac_bytes, disabled)
-			VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			t.TID, t.MID, string(t.Scheme), t.BDK, string(t.Device), t.MACBytes, t.Disabled)
-		if taken(err) {
-			return fmt.Errorf("%w: the TID, or a terminal with device %s: %w", ErrExists, t.Device, err)
-		}
-		return err
-	})
+	err := db.Change(ctx, nil, func(ch *Change) error { return ch.AddTerminal(t) })
 	if err != nil {
 		return fmt.Errorf("store: add terminal %q: %w", t.TID, err)
 	}
 	return nil
 }
 
-// DisableTerminal takes a terminal out of service, or back into it. It returns
+// AddTerminal notes a new terminal; see [DB.AddTerminal].
+func (ch *Change) AddTerminal(t isoswitch.Terminal) error {
+	if err := checkTerminal(t); err != nil {
+		return err
+	}
+	if ch.has(terminalTable, t.TID) {
+		return fmt.Errorf("%w: terminal %s", ErrExists, t.TID)
+	}
+	return ch.insert(terminalTable, t.TID, terminalValues(t), terminalTaken(t))
+}
+
+// SetTerminal replaces what is registered of a terminal, or returns
 // [isoswitch.ErrNoTerminal].
-func (db *DB) DisableTerminal(ctx context.Context, tid string, disabled bool) error {
-	err := db.update(ctx, func(s *session) error {
-		n, err := s.exec("UPDATE terminal SET disabled = ? WHERE tid = ?", disabled, tid)
-		if err == nil && n == 0 {
-			err = isoswitch.ErrNoTerminal
+func (ch *Change) SetTerminal(t isoswitch.Terminal) error {
+	if err := checkTerminal(t); err != nil {
+		return err
+	}
+	if !ch.has(terminalTable, t.TID) {
+		return fmt.Errorf("%w: %s", isoswitch.ErrNoTerminal, t.TID)
+	}
+	return ch.update(terminalTable, t.TID, terminalValues(t), terminalTaken(t))
+}
+
+// Terminal returns a terminal as it was before the change, or [isoswitch.ErrNoTerminal].
+func (ch *Change) Terminal(tid string) (isoswitch.Terminal, error) {
+	t, err := find(ch, terminalTable, tid, readTerminal)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = isoswitch.ErrNoTerminal
+	}
+	return t, err
+}
+
+// terminalValues are the values of terminalTable's columns.
+func terminalValues(t isoswitch.Terminal) []any {
+	return []any{t.MID, string(t.Scheme), t.BDK, string(t.Device), t.MACBytes, t.Disabled}
+}
+
+// terminalTaken explains why a terminal could not be written.
+func terminalTaken(t isoswitch.Terminal) func(error) error {
+	return func(err error) error {
+		if taken(err) {
+			return fmt.Errorf("%w: the TID, or a terminal with device %s: %w", ErrExists, t.Device, err)
 		}
 		return err
+	}
+}
+
+// DisableTerminal takes a terminal out of service, or back into it. It returns
+// [isoswitch.ErrNoTerminal] and the errors of [DB.Change].
+func (db *DB) DisableTerminal(ctx context.Context, tid string, disabled bool) error {
+	err := db.Change(ctx, nil, func(ch *Change) error {
+		t, err := ch.Terminal(tid)
+		if err != nil {
+			return err
+		}
+		t.Disabled = disabled
+		return ch.SetTerminal(t)
 	})
 	if err != nil {
 		return fmt.Errorf("store: terminal %q: %w", tid, err)

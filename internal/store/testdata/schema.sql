@@ -47,6 +47,12 @@ CREATE TABLE counter (
 	value INTEGER NOT NULL CHECK (value >= 0)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE epoch (
+	name   TEXT PRIMARY KEY CHECK (name = 'start'),
+	number INTEGER NOT NULL CHECK (number > 0),
+	at     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE key (
 	id             TEXT PRIMARY KEY CHECK (length(id) = 32 AND id NOT GLOB '*[^0-9a-z]*'),
 	block          BLOB NOT NULL CHECK (length(block) BETWEEN 64 AND 8192),
@@ -57,8 +63,18 @@ CREATE TABLE key (
 	usage_stop     INTEGER NOT NULL,
 	delete_pending INTEGER NOT NULL,
 	deleted        INTEGER NOT NULL,
-	tags           TEXT NOT NULL CHECK (json_valid(tags) AND json_type(tags) = 'object'),
+	tags           TEXT NOT NULL CHECK (json_valid(tags) AND json_type(tags) = 'object'), life TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(life) AND json_type(life) = 'object'),
 	CHECK (state = 'CREATE_COMPLETE' OR enabled = 0)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE key_use (
+	id          TEXT PRIMARY KEY REFERENCES key (id),
+	uses        INTEGER NOT NULL CHECK (uses >= 0),
+	reserved    INTEGER NOT NULL CHECK (reserved >= 0),
+	first       INTEGER NOT NULL,
+	last        INTEGER NOT NULL,
+	warned_uses INTEGER NOT NULL CHECK (warned_uses >= 0),
+	warned_time INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE ksn (
@@ -174,6 +190,13 @@ CREATE TRIGGER counter_rises BEFORE UPDATE ON counter
 
 CREATE TRIGGER counter_stays BEFORE DELETE ON counter
 	BEGIN SELECT RAISE(ABORT, 'a counter is never forgotten'); END;
+
+CREATE TRIGGER key_use_rises BEFORE UPDATE ON key_use
+	WHEN new.id <> old.id OR new.uses < old.uses OR new.reserved < old.reserved
+	BEGIN SELECT RAISE(ABORT, 'a usage counter only rises'); END;
+
+CREATE TRIGGER key_use_stays BEFORE DELETE ON key_use
+	BEGIN SELECT RAISE(ABORT, 'a usage counter is never forgotten'); END;
 
 CREATE TRIGGER ksn_rises BEFORE UPDATE ON ksn
 	WHEN new.device <> old.device OR new.counter <= old.counter
