@@ -19,8 +19,9 @@ type RowSink interface {
 }
 
 // keptBack are the tables that a backup leaves out: the journal, which belongs
-// to the node that answered its messages, and what is only good for a while.
-var keptBack = []string{"probe", "txn", "reversal", "accepted", "answer", "approval"}
+// to the node that answered its messages as its starts do, what is only good for a while, and
+// what goes with key pairs of the token.
+var keptBack = []string{"probe", "txn", "reversal", "accepted", "answer", "approval", "epoch", "import_token", "issuer"}
 
 // Backup gives every row of the tables of keys, registry and policies, as they
 // were at one moment, to the sink. Tables and rows come in the order of their
@@ -131,7 +132,7 @@ func quoted(names []string) string {
 // is none afterwards either. What was restored is opened with [Open], which
 // brings the schema up to date.
 func Restore(ctx context.Context, path string, version int, fill func(RowSink) error) (err error) {
-	cfg := Config{Path: path, Purpose: Serve}
+	cfg := Config{Path: path, Purpose: Visit}
 	if err := cfg.complete(); err != nil {
 		return err
 	}
