@@ -1,5 +1,11 @@
 package keys
 
+import "errors"
+
+// ErrSameLMK: the value is the local master key of a generation that the token
+// holds already.
+var ErrSameLMK = errors.New("keys: this local master key is there already")
+
 // LMK is a generation of the local master key as a token holds it. A block
 // says in [Block.LMK] which one it is under.
 type LMK struct {

@@ -51,6 +51,11 @@ func LMKCheck(lmk secret.Bytes, generation uint32) (keys.KCV, error) {
 	return keys.KCV(full[:3]), err
 }
 
+// CheckLMK is [LMKCheck], for those who know the boundary by an interface.
+func (m *Manager) CheckLMK(lmk secret.Bytes, generation uint32) (keys.KCV, error) {
+	return LMKCheck(lmk, generation)
+}
+
 func checkInProcess(lmk secret.Bytes, generation uint32) (mac [16]byte, err error) {
 	if err := keys.CheckMaterial(keys.AES256, lmk.Reveal()); err != nil {
 		return mac, fmt.Errorf("hsm: local master key: %w", err)
@@ -128,7 +133,7 @@ func (m *Manager) LMKs(ctx context.Context) ([]keys.LMK, error) {
 //
 // The block MAC key is made first: one without its master key is what an
 // interruption leaves, and is removed here. It returns [keys.ErrMaterial],
-// [ErrExists] for a value that the token holds in another generation,
+// [keys.ErrSameLMK] for a value that the token holds in another generation,
 // [keys.ErrNoKey] for a token that is not initialised, [ErrSelfTest] where the
 // token shows another check value than the process, or [keys.ErrUnavailable].
 func (m *Manager) AddLMK(ctx context.Context, lmk secret.Bytes) (generation uint32, err error) {
@@ -185,7 +190,7 @@ func (m *Manager) clean(s *session, g storedMaster, lmk secret.Bytes) error {
 	}
 	same, err := s.holds(g, lmk)
 	if err == nil && same {
-		err = fmt.Errorf("%w: this value is the local master key of generation %d", ErrExists, g.generation)
+		err = fmt.Errorf("%w: in generation %d", keys.ErrSameLMK, g.generation)
 	}
 	return err
 }

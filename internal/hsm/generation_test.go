@@ -353,8 +353,8 @@ func TestAddLMKRefused(t *testing.T) {
 	}
 	generations(t, token, lmkOne, lmkTwo)
 	for _, value := range []string{lmkOne, lmkTwo} {
-		if _, err := m.AddLMK(t.Context(), lmk(t, value)); !errors.Is(err, hsm.ErrExists) {
-			t.Errorf("a value that is there: %v, want %v", err, hsm.ErrExists)
+		if _, err := m.AddLMK(t.Context(), lmk(t, value)); !errors.Is(err, keys.ErrSameLMK) {
+			t.Errorf("a value that is there: %v, want %v", err, keys.ErrSameLMK)
 		}
 	}
 }

@@ -56,6 +56,33 @@ func (m *Manager) RewrapAll(ctx context.Context, blocks []*keys.Block) ([]keys.R
 	return done, nil
 }
 
+// Outdate takes the objects of blocks that were replaced, and of those derived
+// from them, out of the token as soon as nobody uses them.
+func (m *Manager) Outdate(blocks []*keys.Block) {
+	replaced := make(map[[16]byte]bool, len(blocks))
+	for _, b := range blocks {
+		replaced[b.MAC] = true
+	}
+	for _, e := range m.t.cache.outdate(replaced) {
+		m.t.bury(e)
+	}
+}
+
+// outdate takes every entry of these blocks out and returns those to be destroyed.
+func (c *cache) outdate(macs map[[16]byte]bool) (doomed []*entry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, e := range c.byKey {
+		if !macs[key.mac] {
+			continue
+		}
+		if old := c.drop(e); old != nil {
+			doomed = append(doomed, old)
+		}
+	}
+	return doomed
+}
+
 func (m *Manager) rewrap(e *epoch, s *session, old *keys.Block) (*keys.Block, error) {
 	if err := s.checkMAC(e, old); err != nil {
 		return nil, err
