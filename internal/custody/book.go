@@ -18,6 +18,7 @@ type book struct {
 	most  int
 
 	mu      sync.RWMutex
+	changes uint64 // so many times something was forgotten
 	aliases map[string]keys.ID
 	records map[keys.ID]KeyRecord
 }
@@ -42,6 +43,7 @@ func (b *book) find(ctx context.Context, ref Ref) (KeyRecord, error) {
 	}
 	b.mu.RLock()
 	record, ok := b.records[id]
+	changes := b.changes
 	b.mu.RUnlock()
 	if ok {
 		return record, nil
@@ -52,6 +54,9 @@ func (b *book) find(ctx context.Context, ref Ref) (KeyRecord, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if changes != b.changes {
+		return record, nil // it may have been read before a change
+	}
 	if len(b.records) >= b.most {
 		b.records = make(map[keys.ID]KeyRecord)
 	}
@@ -62,6 +67,7 @@ func (b *book) find(ctx context.Context, ref Ref) (KeyRecord, error) {
 func (b *book) resolve(ctx context.Context, name string) (keys.ID, error) {
 	b.mu.RLock()
 	id, ok := b.aliases[name]
+	changes := b.changes
 	b.mu.RUnlock()
 	if ok {
 		return id, nil
@@ -78,6 +84,9 @@ func (b *book) resolve(ctx context.Context, name string) (keys.ID, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if changes != b.changes {
+		return alias.Key, nil
+	}
 	if len(b.aliases) >= b.most {
 		b.aliases = make(map[string]keys.ID)
 	}
@@ -100,22 +109,66 @@ func (b *book) permit(ctx context.Context, client Client, op Operation, ref Ref)
 		return record, err
 	case err != nil && !errors.Is(err, ErrNoKey):
 		return KeyRecord{}, err
-	case err != nil || !client.mayUse(record.Aliases):
+	case err != nil || !client.mayUse(record.Aliases) && !b.inherits(ctx, client, record):
 		return KeyRecord{}, fmt.Errorf("%w: not with this key", ErrDenied)
 	}
 	return record, nil
 }
 
+// inherits reports whether the key was replaced by one whose aliases the client
+// may use: an older version goes by the names that it had.
+func (b *book) inherits(ctx context.Context, client Client, k KeyRecord) bool {
+	for range mostVersions {
+		next := k.Life.Successor
+		if next == "" {
+			return false
+		}
+		var err error
+		if k, err = b.find(ctx, Ref{ID: next}); err != nil {
+			return false
+		}
+		if client.mayUse(k.Aliases) {
+			return true
+		}
+	}
+	return false
+}
+
+// forget drops what is known of the keys and aliases of a change.
+func (b *book) forget(change keyEdit) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.changes++
+	for _, put := range change.put {
+		delete(b.records, put.new.Block.ID)
+	}
+	for _, alias := range change.set {
+		b.forgetAlias(alias.Name)
+		delete(b.records, alias.Key)
+	}
+	for _, name := range change.drop {
+		b.forgetAlias(name)
+	}
+}
+
+// forgetAlias drops an alias and the record that lists it. The caller holds the
+// mutex.
+func (b *book) forgetAlias(name string) {
+	delete(b.records, b.aliases[name])
+	delete(b.aliases, name)
+}
+
 func (b *book) forgetAll() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.changes++
 	b.aliases = make(map[string]keys.ID)
 	b.records = make(map[keys.ID]KeyRecord)
 }
 
 // storeError keeps custody's own reasons and makes everything else ErrUnavailable.
 func storeError(doing string, err error) error {
-	for _, known := range []error{ErrNoKey, ErrNoAlias, ErrAliasExists, ErrRepeated, ErrNoAnswer, ErrTampered, ErrUnavailable} {
+	for _, known := range []error{ErrNoKey, ErrNoAlias, ErrAliasExists, ErrRepeated, ErrNoAnswer, ErrNoApproval, ErrConflict, ErrTampered, ErrNoTerminal, ErrTerminalTaken, ErrUnavailable} {
 		if errors.Is(err, known) {
 			return fmt.Errorf("%s: %w", doing, err)
 		}

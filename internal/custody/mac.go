@@ -66,8 +66,10 @@ func (a *Act) VerifyMAC(ctx context.Context, q VerifyMAC) (VerifiedMAC, error) {
 			return err
 		}
 		if err := mac.Verify(full, q.MAC, length); err != nil {
-			r.MAC.Verdict = audit.VerdictBad
-			return fmt.Errorf("%w under the named key", ErrMAC)
+			if used, err = a.olderMAC(ctx, &r, q, used.record); err != nil {
+				r.MAC.Verdict = audit.VerdictBad
+				return err
+			}
 		}
 		r.MAC.Verdict = audit.VerdictOK
 		good = VerifiedMAC{Key: used.info, Custody: used.custody}
@@ -77,6 +79,27 @@ func (a *Act) VerifyMAC(ctx context.Context, q VerifyMAC) (VerifiedMAC, error) {
 		return VerifiedMAC{}, err
 	}
 	return good, nil
+}
+
+// olderMAC looks whether the MAC is that of an older version of the named alias,
+// which the record then names. It returns [ErrMAC] where it is of none.
+func (a *Act) olderMAC(ctx context.Context, r *audit.Record, q VerifyMAC, newest KeyRecord) (usedKey, error) {
+	wrong := fmt.Errorf("%w under the named key", ErrMAC)
+	if q.Key.Alias == "" || q.DUKPT != nil {
+		return usedKey{}, wrong
+	}
+	job := macJob{algorithm: q.Algorithm, padding: q.Padding, message: q.Message}
+	for k, m := range a.c.older(ctx, newest) {
+		full, used, err := a.computeWith(ctx, OpVerifyMAC, r, k, m, job)
+		if err != nil {
+			return usedKey{}, err
+		}
+		if length, err := expectedLength(q, k, len(full)); err == nil && mac.Verify(full, q.MAC, length) == nil {
+			r.Keys = []audit.Key{keyEntry(macRole(job), k)}
+			return used, nil
+		}
+	}
+	return usedKey{}, wrong
 }
 
 // macJob is what generation and verification have in common.
@@ -107,9 +130,19 @@ func (a *Act) compute(ctx context.Context, op Operation, r *audit.Record, job ma
 	if job.dukpt != nil {
 		r.KSN = ksnText(job.dukpt.KSN)
 	}
-	if err := inUse(k); err != nil {
+	way := taking
+	if op == OpGenerateMAC {
+		way = making
+	}
+	m, err := a.c.ready(ctx, k, way)
+	if err != nil {
 		return nil, usedKey{}, err
 	}
+	return a.computeWith(ctx, op, r, k, m, job)
+}
+
+// computeWith is compute for a key that was found ready. It counts the use.
+func (a *Act) computeWith(ctx context.Context, op Operation, r *audit.Record, k KeyRecord, m *meter, job macJob) ([]byte, usedKey, error) {
 	padding, err := paddingOf(job, k)
 	if err != nil {
 		return nil, usedKey{}, err
@@ -119,6 +152,9 @@ func (a *Act) compute(ctx context.Context, op Operation, r *audit.Record, job ma
 		return nil, usedKey{}, err
 	}
 	defer w.release()
+	if err := a.c.count(ctx, k, m); err != nil {
+		return nil, usedKey{}, err
+	}
 	r.Custody = w.custody
 	full, err := w.mac(job.algorithm, job.message, padding)
 	if err != nil {

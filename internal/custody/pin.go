@@ -39,11 +39,11 @@ func (a *Act) TranslatePIN(ctx context.Context, q TranslatePIN) (TranslatedPIN, 
 }
 
 func (a *Act) translate(ctx context.Context, r *audit.Record, q TranslatePIN) (TranslatedPIN, error) {
-	in, err := a.pinKey(ctx, r, q.In, audit.KeyRoleIn)
+	in, inMeter, err := a.pinKey(ctx, r, q.In, audit.KeyRoleIn)
 	if err != nil {
 		return TranslatedPIN{}, err
 	}
-	out, err := a.pinKey(ctx, r, q.Out, audit.KeyRoleOut)
+	out, outMeter, err := a.pinKey(ctx, r, q.Out, audit.KeyRoleOut)
 	if err != nil {
 		return TranslatedPIN{}, err
 	}
@@ -55,6 +55,12 @@ func (a *Act) translate(ctx context.Context, r *audit.Record, q TranslatePIN) (T
 		return TranslatedPIN{}, err
 	}
 	r.PIN.FormatIn = pinFormatName(from.Format)
+	if err := a.c.count(ctx, in, inMeter); err != nil {
+		return TranslatedPIN{}, err
+	}
+	if err := a.c.count(ctx, out, outMeter); err != nil {
+		return TranslatedPIN{}, err
+	}
 	var block []byte
 	if tokenOnly(in) || tokenOnly(out) {
 		block, err = a.c.translateUnseen(ctx, q, in, out, &from, &to)
@@ -81,41 +87,79 @@ func (a *Act) translateSeen(ctx context.Context, r *audit.Record, q TranslatePIN
 		return nil, err
 	}
 	block, err := a.c.translateBlock(ctx, q, in, out, from, to)
+	if errors.Is(err, ErrPINBlock) {
+		block, err = a.translateOlder(ctx, r, q, in, out, to)
+	}
 	if errors.Is(err, ErrPINBlock) && a.c.refused.count(a.caller.Name, in.Block.ID) {
 		a.alarm(r, in)
 	}
 	return block, err
 }
 
-// pinKey finds the key of one side and checks that it may be used so.
-func (a *Act) pinKey(ctx context.Context, r *audit.Record, side PINSide, role audit.KeyRole) (KeyRecord, error) {
+// translateOlder tries the block under older versions of the incoming alias; the
+// record names the one that was it. Only formats whose blocks show whether they
+// were deciphered by the right key are tried: a block of format 1 is random but
+// for three of its digits, one in hundreds of which would be taken for good.
+func (a *Act) translateOlder(ctx context.Context, r *audit.Record, q TranslatePIN, newest, out KeyRecord, to *pin.Side) ([]byte, error) {
+	if q.In.Key.Alias == "" || q.In.DUKPT != nil || q.In.Format == ISO1 {
+		return nil, ErrPINBlock
+	}
+	for k, m := range a.c.older(ctx, newest) {
+		from, _, err := pinSides(q, k, out)
+		if err != nil || tokenOnly(k) {
+			continue
+		}
+		if err := a.c.count(ctx, k, m); err != nil {
+			return nil, err
+		}
+		block, err := a.c.translateBlock(ctx, q, k, out, &from, to)
+		if errors.Is(err, ErrPINBlock) {
+			continue
+		}
+		if err == nil {
+			r.Keys[0] = keyEntry(audit.KeyRoleIn, k)
+		}
+		return block, err
+	}
+	return nil, ErrPINBlock
+}
+
+// pinKey finds the key of one side and checks that it may be used so. The meter
+// counts the use.
+func (a *Act) pinKey(ctx context.Context, r *audit.Record, side PINSide, role audit.KeyRole) (KeyRecord, *meter, error) {
 	k, err := a.c.book.permit(ctx, a.caller.Client, OpTranslatePIN, side.Key)
 	if err != nil {
-		return KeyRecord{}, err
+		return KeyRecord{}, nil, err
+	}
+	way := taking
+	if role == audit.KeyRoleOut {
+		way = making
 	}
 	if side.DUKPT != nil {
 		if r.KSN == "" {
 			r.KSN = ksnText(side.DUKPT.KSN)
 		}
 		r.Keys = append(r.Keys, keyEntry(audit.KeyRoleBDK, k))
-		return k, inUse(k)
+		m, err := a.c.ready(ctx, k, way)
+		return k, m, err
 	}
 	r.Keys = append(r.Keys, keyEntry(role, k))
-	if err := inUse(k); err != nil {
-		return KeyRecord{}, err
+	m, err := a.c.ready(ctx, k, way)
+	if err != nil {
+		return KeyRecord{}, nil, err
 	}
 	at := k.Block.Attributes
 	if at.Usage != keys.UsagePIN {
-		return KeyRecord{}, fmt.Errorf("%w: usage %s is not for PINs", ErrKeyUse, at.Usage)
+		return KeyRecord{}, nil, fmt.Errorf("%w: usage %s is not for PINs", ErrKeyUse, at.Usage)
 	}
 	need := keys.ModeDecrypt
 	if role == audit.KeyRoleOut {
 		need = keys.ModeEncrypt
 	}
 	if at.Mode != need && at.Mode != keys.ModeBoth && at.Mode != keys.ModeAny {
-		return KeyRecord{}, fmt.Errorf("%w: mode of use", ErrKeyUse)
+		return KeyRecord{}, nil, fmt.Errorf("%w: mode of use", ErrKeyUse)
 	}
-	return k, nil
+	return k, m, nil
 }
 
 // pinWorking gives the cipher of one side.
@@ -241,4 +285,5 @@ func (a *Act) alarm(r *audit.Record, k KeyRecord) {
 		KSN:     r.KSN,
 		Alarm:   audit.Alarm{Code: "pin_blocks_refused", Level: audit.LevelCritical},
 	})
+	a.c.alarmed(a.denied[len(a.denied)-1].Alarm, k.Block.ID, nil)
 }

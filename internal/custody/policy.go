@@ -41,7 +41,7 @@ func splitTags(tags map[string]string, legacy []string) (policy, rest map[string
 			return nil, nil, fmt.Errorf("%w: tag names beginning with aws: are reserved", ErrRequest)
 		case !strings.HasPrefix(name, tagPrefix):
 			rest[name] = value
-		case !slices.Contains(policyValues[name], value):
+		case !policyValue(name, value):
 			return nil, nil, fmt.Errorf("%w: unknown policy tag or value: %s", ErrRequest, knownTag(name))
 		case name == TagPINFormat && !slices.Contains(legacy, value):
 			return nil, nil, fmt.Errorf("%w: the configuration permits no PIN blocks of this legacy format", ErrRequest)
@@ -49,12 +49,20 @@ func splitTags(tags map[string]string, legacy []string) (policy, rest map[string
 			policy[name] = value
 		}
 	}
-	return policy, rest, nil
+	return policy, rest, checkPeriod(policy)
+}
+
+// policyValue reports whether the policy tag may have the value.
+func policyValue(name, value string) bool {
+	if form, ok := policyForms[name]; ok {
+		return form(value)
+	}
+	return slices.Contains(policyValues[name], value)
 }
 
 // knownTag keeps what a caller sent out of the error unless it is one of ours.
 func knownTag(name string) string {
-	if _, ok := policyValues[name]; ok {
+	if _, ok := policyValues[name]; ok || policyForms[name] != nil {
 		return name
 	}
 	return "a name beginning with " + tagPrefix

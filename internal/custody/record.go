@@ -17,8 +17,8 @@ func describe(r *audit.Record, err error) {
 		return
 	}
 	r.Outcome = audit.OutcomeRefused
-	r.Reason = reason(err)
-	if unavailable(err) || r.Reason == audit.ReasonInternal {
+	r.Reason = ReasonOf(err)
+	if unavailable(err) || r.Reason == audit.ReasonInternal || r.Reason == audit.ReasonHSMError {
 		r.Outcome = audit.OutcomeError
 	}
 }
@@ -31,14 +31,25 @@ func reason(err error) audit.Reason {
 	}{
 		{ErrMAC, audit.ReasonMACInvalid},
 		{ErrPINBlock, audit.ReasonPINBlock},
+		{errCheckValue, audit.ReasonKCVMismatch},
+		{ErrKeyBlock, audit.ReasonFormatError},
 		{ErrTooMany, audit.ReasonRateLimited},
 		{ErrNoKey, audit.ReasonKeyUnknown},
 		{ErrNoAlias, audit.ReasonKeyUnknown},
+		{errExpired, audit.ReasonKeyExpired},
+		{errRetired, audit.ReasonKeyExpired},
+		{errExhausted, audit.ReasonKeyExhausted},
 		{ErrKeyState, audit.ReasonKeyState},
+		{ErrNotDestroyed, audit.ReasonHSMError},
+		{ErrConflict, audit.ReasonKeyState},
 		{ErrKeyUse, audit.ReasonKeyUsage},
 		{ErrCustody, audit.ReasonCustodyDenied},
 		{ErrDenied, audit.ReasonRoleDenied},
+		{ErrApproval, audit.ReasonQuorumMissing},
+		{ErrSamePerson, audit.ReasonSamePerson},
 		{ErrAliasExists, audit.ReasonDuplicate},
+		{ErrTerminalTaken, audit.ReasonDuplicate},
+		{ErrNoTerminal, audit.ReasonUnknownTerminal},
 		{ErrRepeated, audit.ReasonDuplicate},
 		{ErrRequest, audit.ReasonFormatError},
 		{context.DeadlineExceeded, audit.ReasonTimeout},

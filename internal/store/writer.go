@@ -100,6 +100,7 @@ type writer struct {
 	queue   queue
 	ended   chan struct{}
 	pending int                   // jobs since the last checkpoint
+	scrub   atomic.Bool           // the log holds what is to be overwritten
 	last    atomic.Pointer[error] // of the last batch; nil when it was committed
 	broken  atomic.Pointer[error] // set for good when the file cannot be trusted
 }
@@ -221,35 +222,45 @@ func (w *writer) outcome(batch []*job, err error) {
 // checkpoint copies the write-ahead log into the database now and then, here
 // and not inside a commit, where SQLite would keep a failed sync to itself.
 func (w *writer) checkpoint(jobs int) {
+	if w.scrub.Load() {
+		w.checked(w.scrubbed())
+	}
 	if w.pending += jobs; w.pending < checkpointAfter {
 		return
 	}
 	w.pending = 0
 	frames, err := w.session.checkpoint("PASSIVE")
 	if err == nil && frames > restartAfter {
-		err = w.restart()
+		_, err = w.anew("RESTART")
 	}
+	w.checked(err)
+}
+
+// checked stops the writer for good after a checkpoint that failed in a way
+// after which the file cannot be trusted.
+func (w *writer) checked(err error) {
 	if err != nil && fatal(err) {
 		err = fmt.Errorf("store: checkpoint: %w; look at the disk, then start again", err)
 		w.broken.CompareAndSwap(nil, &err)
 	}
 }
 
-// restart begins the log anew. While there is always someone reading, SQLite
-// only appends to it, so it waits a moment for those who read.
-func (w *writer) restart() error {
+// anew begins the log anew, by the mode RESTART or TRUNCATE, and returns how many
+// frames are left in it. While there is always someone reading, SQLite only
+// appends to it, so it waits a moment for those who read.
+func (w *writer) anew(mode string) (frames int, err error) {
 	var patience int64
 	if err := w.session.query("PRAGMA busy_timeout").Scan(&patience); err != nil {
-		return err
+		return 0, err
 	}
 	wait := func(ms int64) error {
 		return w.session.query(fmt.Sprintf("PRAGMA busy_timeout = %d", ms)).Scan(&ms)
 	}
 	if err := wait(restartPatience.Milliseconds()); err != nil {
-		return err
+		return 0, err
 	}
-	_, err := w.session.checkpoint("RESTART")
-	return errors.Join(err, wait(patience))
+	frames, err = w.session.checkpoint(mode)
+	return frames, errors.Join(err, wait(patience))
 }
 
 // checkpoint returns how many frames the log holds.
