@@ -124,10 +124,18 @@ func (c *call) custodyFault(err error) *fault {
 		return &fault{name: verification, message: "the MAC does not match", reason: "INVALID_MAC"}
 	case errors.Is(err, custody.ErrPINBlock):
 		return refusal(validation, "the PIN block was not accepted")
+	case errors.Is(err, custody.ErrKeyBlock):
+		return refusal(validation, "the key block was not accepted")
 	case errors.Is(err, custody.ErrTooMany):
 		return refusal(throttling, "request rate exceeded")
 	case errors.Is(err, custody.ErrDenied):
 		return c.denied()
+	case errors.Is(err, custody.ErrSamePerson):
+		return refusal(accessDenied, custodySays(err, "the second person is the first"))
+	case errors.Is(err, custody.ErrNoApproval):
+		return &fault{name: notFound, message: "no such request for approval", resource: c.asked}
+	case errors.Is(err, custody.ErrNoClient):
+		return &fault{name: notFound, message: "no such client", resource: c.asked}
 	case errors.Is(err, custody.ErrNoKey), errors.Is(err, custody.ErrNoAlias):
 		return &fault{name: notFound, message: "no such key or alias", resource: c.missing(err)}
 	case errors.Is(err, custody.ErrAliasExists):
@@ -197,7 +205,7 @@ func custodySays(err error, otherwise string) string {
 	for err != nil {
 		below := errors.Unwrap(err)
 		switch below {
-		case custody.ErrKeyUse, custody.ErrKeyState, custody.ErrRequest, custody.ErrCustody, custody.ErrConflict:
+		case custody.ErrKeyUse, custody.ErrKeyState, custody.ErrRequest, custody.ErrCustody, custody.ErrConflict, custody.ErrSamePerson:
 			if words, ok := strings.CutPrefix(err.Error(), below.Error()+": "); ok {
 				return words
 			}

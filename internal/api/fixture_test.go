@@ -128,10 +128,11 @@ func newBench(tb testing.TB, changes ...func(*custody.Config)) *bench {
 	b := &bench{ids: make(map[string]string), logDir: filepath.Join(dir, "audit"), errors: new(lines)}
 	log := openLog(tb, token, b.logDir)
 	config := custody.Config{
-		Token: token, Maker: hsm.NewManager(token), Store: db, Log: log,
+		Token: token, Maker: hsm.NewManager(token), Keeper: hsm.NewManager(token), Store: db, Log: log,
 		Clients: testClients(), Clock: time.Now, Serial: "0000000000000001",
 		Malformed: custody.Malformed{PerMinute: 1 << 20, PerHour: 1 << 20},
 	}
+	config.Exchange = custody.Exchange{Token: hsm.NewManager(token), Store: db}
 	for _, change := range changes {
 		change(&config)
 	}

@@ -103,6 +103,13 @@ func (c *call) getKey() error {
 		return err
 	}
 	k, err := c.custody.Key(c.ctx, c.caller, c.id, ref)
+	if errors.Is(err, custody.ErrNoKey) && ref.ID != "" {
+		var public custody.PublicKey
+		if public, err = c.custody.PublicKey(c.ctx, c.caller, c.id, custody.OpGetKey, ref); err == nil {
+			c.out = c.appendPublicKey(c.out, public)
+			return nil
+		}
+	}
 	if err != nil {
 		c.named("KeyIdentifier")
 		return err
@@ -169,9 +176,12 @@ func (c *call) keyState() custody.KeyState {
 }
 
 // keyAttributes reads KeyAttributes, each member for itself.
-func (c *call) keyAttributes() (a keys.Attributes) {
+func (c *call) keyAttributes() keys.Attributes { return c.keyAttributesOf(0) }
+
+// keyAttributesOf reads them as a member of an object.
+func (c *call) keyAttributesOf(object int32) (a keys.Attributes) {
 	f := &c.form
-	at := f.object(0, "KeyAttributes", required)
+	at := f.object(object, "KeyAttributes", required)
 	var err error
 	if usage, text := f.string(at, "KeyUsage", required); usage >= 0 {
 		if a.Usage, err = keys.ParseUsage(string(text)); err != nil {
@@ -216,18 +226,21 @@ func (c *call) mode(at int32) keys.Mode {
 }
 
 // checkAttributes says which of the attributes does not go with the usage.
-func (c *call) checkAttributes(a keys.Attributes) {
+func (c *call) checkAttributes(a keys.Attributes) { c.checkAttributesOf("", a) }
+
+// checkAttributesOf does so where they stand below a path.
+func (c *call) checkAttributesOf(path string, a keys.Attributes) {
 	if a.Validate() == nil {
 		return
 	}
 	other := a
 	for _, other.Mode = range []keys.Mode{keys.ModeAny, a.Mode} {
 		if other.Validate() == nil {
-			c.form.fail("KeyAttributes.KeyModesOfUse", "is not a permitted combination for "+a.Usage.Name())
+			c.form.fail(path+"KeyAttributes.KeyModesOfUse", "is not a permitted combination for "+a.Usage.Name())
 			return
 		}
 	}
-	c.form.fail("KeyAttributes.KeyAlgorithm", "is not a permitted algorithm for "+a.Usage.Name())
+	c.form.fail(path+"KeyAttributes.KeyAlgorithm", "is not a permitted algorithm for "+a.Usage.Name())
 }
 
 // checkMethod reads how the check value is made; 0 is the algorithm's default.

@@ -157,8 +157,11 @@ func isAccount(text string) bool {
 }
 
 // keyRef reads a member of type KeyId.
-func (c *call) keyRef(name string) custody.Ref {
-	at, text := c.form.string(0, name, required)
+func (c *call) keyRef(name string) custody.Ref { return c.keyRefOf(0, name) }
+
+// keyRefOf reads it as a member of an object.
+func (c *call) keyRefOf(object int32, name string) custody.Ref {
+	at, text := c.form.string(object, name, required)
 	if at < 0 {
 		return custody.Ref{}
 	}

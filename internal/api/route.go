@@ -57,13 +57,15 @@ func controlOperations() map[string]*operation {
 		string(custody.OpListKeys):    {do: (*call).listKeys},
 		string(custody.OpCreateAlias): {do: (*call).createAlias},
 		string(custody.OpGetAlias):    {do: (*call).getAlias},
+		string(custody.OpImportKey):   {do: (*call).importKey}, string(custody.OpExportKey): {do: (*call).exportKey},
+		string(custody.OpImportParams): {do: (*call).getParametersForImport}, string(custody.OpGetCertificate): {do: (*call).getPublicKeyCertificate},
 	}
 	for _, name := range []string{
-		"ImportKey", "ExportKey", "GetParametersForImport", "GetParametersForExport",
+		"GetParametersForExport",
 		"UpdateAlias", "DeleteAlias", "ListAliases",
 		"StartKeyUsage", "StopKeyUsage", "DeleteKey", "RestoreKey",
 		"TagResource", "UntagResource", "ListTagsForResource",
-		"GetPublicKeyCertificate", "GetCertificateSigningRequest",
+		"GetCertificateSigningRequest",
 		"PutResourcePolicy", "GetResourcePolicy", "DeleteResourcePolicy",
 		"AddKeyReplicationRegions", "RemoveKeyReplicationRegions",
 		"EnableDefaultKeyReplicationRegions", "DisableDefaultKeyReplicationRegions",
@@ -80,7 +82,22 @@ func controlOperations() map[string]*operation {
 
 // extensionOperations are those that keyd alone has, by their name.
 func extensionOperations() map[string]*operation {
-	table := map[string]*operation{}
+	table := map[string]*operation{
+		"ImportCryptogram":                    {do: (*call).importCryptogram},
+		"ExportCryptogram":                    {do: (*call).exportCryptogram},
+		"GetWrappingCertificate":              {do: (*call).getWrappingCertificate},
+		"GetIssuingCertificateSigningRequest": {do: (*call).getIssuingRequest},
+		"InstallIssuingCertificate":           {do: (*call).installIssuingCertificate},
+		string(custody.OpGetLMK):              {do: (*call).getLMK},
+		string(custody.OpRewrapKeys):          {do: (*call).rewrapKeys},
+		string(custody.OpRetireLMK):           {do: (*call).retireLMK},
+		string(custody.OpListApprovals):       {do: (*call).listApprovals},
+		string(custody.OpApprove):             {do: (*call).approve},
+		string(custody.OpReject):              {do: (*call).reject},
+		string(custody.OpGetClients):          {do: (*call).getClients},
+		string(custody.OpSetRoles):            {do: (*call).setRoles},
+		string(custody.OpBackup):              {do: (*call).backup},
+	}
 	for name, op := range table {
 		op.name = name
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"keyd.dev/keyd/audit"
@@ -25,7 +26,19 @@ type Config struct {
 	Serial    string // of the token, for the records
 	CacheKeys int    // key records kept in memory; 0 is 65,536
 	Malformed Malformed
-	LegacyPIN []string // PIN block formats of before ISO 9564 that keys may be made for: eci2, eci3, visa2, visa3
+	Keeper    Keeper // nil: keys are not changed nor destroyed
+	// Alarm is told of alarms about keys, which are in the log too; nil tells nobody.
+	Alarm   func(alarm audit.Alarm, key keys.ID, why error)
+	Archive Archiver // nil: no backups
+	// Masters changes the local master key, and LMKStore keeps what is known of
+	// its generations; both or neither.
+	Masters   MasterKeys
+	LMKStore  LMKStore
+	Exchange  Exchange   // zero: no key comes in or goes out
+	Terminals *Terminals // nil: no registry of terminals
+	// DualControl says which changes need a second person.
+	DualControl DualControl
+	LegacyPIN   []string // PIN block formats of before ISO 9564 that keys may be made for: eci2, eci3, visa2, visa3
 }
 
 // Malformed limits refused PIN blocks for one client and incoming key, so that
@@ -37,16 +50,31 @@ type Malformed struct {
 
 // Custody carries out operations with keys. It is safe for concurrent use.
 type Custody struct {
-	token   Token
-	maker   Maker
-	log     Log
-	clients map[string]Client
-	clock   func() time.Time
-	serial  string
-	book    *book
-	refused *refusals
-	legacy  []string
-	data    keys.Key // keyd's own, for card data
+	token    Token
+	maker    Maker
+	log      Log
+	clients  *clients
+	dual     *dual
+	clock    func() time.Time
+	serial   string
+	book     *book
+	refused  *refusals
+	legacy   []string
+	archive  Archiver
+	exchange Exchange
+	data     keys.Key // keyd's own, for card data
+
+	life    *sync.Mutex // held while a key is changed
+	keeper  Keeper
+	usage   *usage
+	sweeper *sweeper
+	alarms  func(audit.Alarm, keys.ID, error)
+
+	terminals *terminals
+
+	masters    MasterKeys
+	lmkStore   LMKStore
+	rewrapping *sync.Mutex // held by who moves blocks to the newest local master key
 }
 
 // New checks the configuration and returns a Custody.
@@ -54,36 +82,60 @@ func New(cfg Config) (*Custody, error) {
 	if cfg.Token == nil || cfg.Store == nil || cfg.Log == nil || cfg.Clock == nil {
 		return nil, errors.New("custody: token, store, log and clock are all needed")
 	}
-	clients := make(map[string]Client, len(cfg.Clients))
-	for _, client := range cfg.Clients {
-		if err := client.check(); err != nil {
-			return nil, err
-		}
-		if _, twice := clients[client.URI]; twice {
-			return nil, fmt.Errorf("custody: two clients have the identity %q", client.URI)
-		}
-		clients[client.URI] = client
+	if (cfg.Masters == nil) != (cfg.LMKStore == nil) {
+		return nil, errors.New("custody: who changes the local master key needs a store for it, and the other way round")
 	}
 	for _, name := range cfg.LegacyPIN {
 		if _, err := pin.ParseLegacy(name); err != nil {
 			return nil, fmt.Errorf("custody: legacy PIN block formats: %w", err)
 		}
 	}
+	if err := cfg.Exchange.check(); err != nil {
+		return nil, err
+	}
 	data, err := cfg.Token.System("data")
 	if err != nil {
 		return nil, tokenError("finding the key for card data", err)
 	}
+	dual, err := newDual(cfg)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := cfg.Store.RoleChanges(context.Background())
+	if err != nil {
+		return nil, storeError("reading changed roles", err)
+	}
+	clients, err := newClients(cfg.Clients, changes)
+	if err != nil {
+		return nil, err
+	}
+	terminals, err := newTerminals(cfg.Terminals, cfg.Token)
+	if err != nil {
+		return nil, err
+	}
 	return &Custody{
-		token:   cfg.Token,
-		maker:   cfg.Maker,
-		log:     cfg.Log,
-		clients: clients,
-		clock:   cfg.Clock,
-		serial:  cfg.Serial,
-		book:    newBook(cfg.Store, cfg.CacheKeys),
-		refused: newRefusals(cfg.Malformed, cfg.Clock),
-		data:    data,
-		legacy:  slices.Clone(cfg.LegacyPIN),
+		token:    cfg.Token,
+		maker:    cfg.Maker,
+		log:      cfg.Log,
+		clients:  clients,
+		dual:     dual,
+		clock:    cfg.Clock,
+		serial:   cfg.Serial,
+		book:     newBook(cfg.Store, cfg.CacheKeys),
+		refused:  newRefusals(cfg.Malformed, cfg.Clock),
+		data:     data,
+		legacy:   slices.Clone(cfg.LegacyPIN),
+		archive:  cfg.Archive,
+		exchange: cfg.Exchange,
+		life:     new(sync.Mutex),
+		keeper:   cfg.Keeper,
+		usage:    newUsage(cfg.Store, cfg.Clock),
+		sweeper:  newSweeper(),
+		alarms:   cfg.Alarm,
+
+		terminals: terminals,
+
+		masters: cfg.Masters, lmkStore: cfg.LMKStore, rewrapping: new(sync.Mutex),
 	}, nil
 }
 
@@ -91,7 +143,8 @@ func New(cfg Config) (*Custody, error) {
 // the path of transactions is given.
 func (c *Custody) WithoutMaker() *Custody {
 	user := *c
-	user.maker = nil
+	user.maker, user.keeper, user.masters, user.terminals = nil, nil, nil, nil
+	user.exchange = Exchange{}
 	return &user
 }
 
@@ -106,7 +159,7 @@ func (c *Custody) Identify(cert *x509.Certificate) (Client, error) {
 	case len(cert.DNSNames) > 0:
 		name = cert.DNSNames[0]
 	}
-	client, ok := c.clients[name]
+	client, ok := c.clients.of(name)
 	if !ok || name == "" {
 		return Client{}, fmt.Errorf("%w: no client has the certificate's identity", ErrDenied)
 	}

@@ -24,6 +24,12 @@ var (
 	ErrConflict = errors.New("custody: the present state does not admit the change")
 	// ErrApproval: a second person must approve first; see [Pending].
 	ErrApproval = errors.New("custody: approval required")
+	// ErrNoApproval: no request for approval of this reference.
+	ErrNoApproval = errors.New("custody: no such request for approval")
+	// ErrSamePerson: the second person is the first.
+	ErrSamePerson = errors.New("custody: the second person is the first")
+	// ErrNoClient: no client of this name.
+	ErrNoClient = errors.New("custody: no such client")
 	// ErrKeyUse: the key is not for this operation.
 	ErrKeyUse = errors.New("custody: the key is not for this operation")
 	// ErrRequest: the request cannot be right, whatever the key.
@@ -31,6 +37,13 @@ var (
 	// ErrPINBlock: the PIN block was not accepted. One error for everything
 	// that a decryption revealed.
 	ErrPINBlock = errors.New("custody: the PIN block was not accepted")
+	// ErrKeyBlock: the key block or cryptogram was not accepted. One error for
+	// everything that authenticating or deciphering it revealed.
+	ErrKeyBlock = errors.New("custody: the key block was not accepted")
+	// errCheckValue: it has another check value than it should; for the log alone.
+	errCheckValue = errors.New("custody: another check value")
+	// ErrNoWrappingKey: an ErrNoKey of the wrapping key, where a request names two.
+	ErrNoWrappingKey = errors.New("custody: no such wrapping key")
 	// ErrMAC: the MAC does not match.
 	ErrMAC = errors.New("custody: the MAC does not match")
 	// ErrCustody: the key's policy demands that no clear secret leaves the
@@ -40,6 +53,8 @@ var (
 	ErrTooMany = errors.New("custody: too many refused PIN blocks")
 	// ErrTampered: the stored key is not what the token made of it.
 	ErrTampered = errors.New("custody: the stored key was changed")
+	// ErrNotDestroyed: a key that was destroyed is still there.
+	ErrNotDestroyed = errors.New("custody: the key is still there after it was destroyed")
 	// ErrUnavailable: the token, the store or the log cannot be used.
 	ErrUnavailable = errors.New("custody: the service is not available")
 	// ErrRepeated: the invocation id was used before; its answer can be recalled.
@@ -57,6 +72,8 @@ func tokenError(doing string, err error) error {
 		return fmt.Errorf("%w: %s: %w", ErrCustody, doing, err)
 	case errors.Is(err, keys.ErrForbidden):
 		return fmt.Errorf("%w: %s: %w", ErrKeyUse, doing, err)
+	case errors.Is(err, keys.ErrNotDestroyed):
+		return fmt.Errorf("%w: %s: %w", ErrNotDestroyed, doing, err)
 	case errors.Is(err, keys.ErrBlockMAC), errors.Is(err, keys.ErrLMK), errors.Is(err, keys.ErrBlock):
 		return fmt.Errorf("%w: %s: %w", ErrTampered, doing, err)
 	}
