@@ -48,7 +48,7 @@ type lifeRoom struct {
 	alarms []string
 }
 
-func newLifeRoom(t *testing.T, change func(*custody.Config)) *lifeRoom {
+func newLifeRoom(t testing.TB, change func(*custody.Config)) *lifeRoom {
 	t.Helper()
 	r := &lifeRoom{clock: &dial{now: time.Now().UTC().Truncate(time.Millisecond)}}
 	r.room = newRoom(t, func(cfg *custody.Config) {
@@ -79,7 +79,7 @@ func (r *lifeRoom) raised() []string {
 
 // reopened is the Custody of a process that was started again, without an
 // orderly end of the one before.
-func (r *lifeRoom) reopened(t *testing.T) *lifeRoom {
+func (r *lifeRoom) reopened(t testing.TB) *lifeRoom {
 	t.Helper()
 	c, err := custody.New(r.config)
 	if err != nil {

@@ -44,12 +44,12 @@ func caller(name string, role custody.Role, patterns ...string) custody.Caller {
 	}
 }
 
-func newRoom(t *testing.T, change func(*custody.Config)) *room {
+func newRoom(t testing.TB, change func(*custody.Config)) *room {
 	t.Helper()
 	return newRoomOver(t, softhsmtest.Token(t), change)
 }
 
-func newRoomOver(t *testing.T, token *hsm.Token, change func(*custody.Config)) *room {
+func newRoomOver(t testing.TB, token *hsm.Token, change func(*custody.Config)) *room {
 	t.Helper()
 	dir := t.TempDir()
 	anchor := softhsmtest.Anchor(t, token)
@@ -67,7 +67,7 @@ func newRoomOver(t *testing.T, token *hsm.Token, change func(*custody.Config)) *
 	}
 	log := openLog(t, filepath.Join(dir, "audit"), token, tokens)
 	cfg := custody.Config{
-		Token: token, Maker: hsm.NewManager(token), Store: db, Log: log,
+		Token: token, Maker: hsm.NewManager(token), Keeper: hsm.NewManager(token), Store: db, Log: log,
 		Clock: time.Now, Serial: token.Info().Serial,
 	}
 	if change != nil {
@@ -80,7 +80,7 @@ func newRoomOver(t *testing.T, token *hsm.Token, change func(*custody.Config)) *
 	return &room{Custody: c, log: log, db: db, token: token, dir: dir}
 }
 
-func openLog(t *testing.T, dir string, token interface{ Signer() (crypto.Signer, error) }, tokens audit.Tokener) *audit.Log {
+func openLog(t testing.TB, dir string, token interface{ Signer() (crypto.Signer, error) }, tokens audit.Tokener) *audit.Log {
 	t.Helper()
 	signer, err := token.Signer()
 	if err != nil {

@@ -131,13 +131,13 @@ func (c *Custody) retire(ctx context.Context, id keys.ID) error {
 	k := stopped(old, c.now())
 	r := audit.Record{
 		Action: audit.KeySuspend,
-		Reason: audit.ReasonKeyExpired,
 		Actor:  audit.System(),
 		HSM:    audit.HSM{Serial: c.serial},
 		Keys:   []audit.Key{keyEntrySec(audit.KeyRoleTarget, k.Block, keyName(k))},
 		Change: &audit.Change{Kind: audit.ChangeKey, Object: keyName(k), Before: canonical(old), After: canonical(k)},
 	}
-	err = c.intended(ctx, r, func(*audit.Record) error {
+	err = c.intended(ctx, r, func(r *audit.Record) error {
+		r.Reason = audit.ReasonKeyExpired
 		return c.put(ctx, Caller{}, OpStopKeyUsage, keyEdit{put: []keyPut{{old, k}}}, nil, k)
 	})
 	if err == nil {

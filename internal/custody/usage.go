@@ -32,7 +32,7 @@ type UsageStore interface {
 }
 
 // mostLeap is how many uses of a limited key are reserved at a time at most.
-const mostLeap = 1024
+const mostLeap = 1 << 16
 
 // usage counts what keys are used for, and refuses what their limits refuse.
 // Counting is in memory; what limits need is made durable ahead of the uses.
