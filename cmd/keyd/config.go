@@ -12,6 +12,7 @@ type config struct {
 	Token    tokenConfig      `toml:"token" comment:"The PKCS#11 token that holds the master keys."`
 	Store    storeConfig      `toml:"store" comment:"The database: key blocks, terminals, the journal of transactions."`
 	Audit    auditConfig      `toml:"audit" comment:"The audit log. keyd does not run without it."`
+	Backup   backupConfig     `toml:"backup,omitempty" comment:"Where the daemon writes backups when it is told to."`
 	API      apiConfig        `toml:"api" comment:"The API listener, mutual TLS."`
 	Switch   switchConfig     `toml:"switch" comment:"The ISO 8583 listener for terminals and gateways. An empty listen turns the switch off."`
 	Ops      opsConfig        `toml:"ops" comment:"Health and metrics, plain HTTP on loopback."`
@@ -37,6 +38,10 @@ type tokenConfig struct {
 
 type storeConfig struct {
 	Path string `toml:"path" comment:"Path of the SQLite database."`
+}
+
+type backupConfig struct {
+	Dir string `toml:"dir,omitempty" comment:"Folder of the backups, which only the daemon's user may write; default none."`
 }
 
 type auditConfig struct {
@@ -72,9 +77,14 @@ type apiConfig struct {
 	Region           string   `toml:"region,omitempty" comment:"Region in ARNs; default xx-keyd-1."`
 	Account          string   `toml:"account,omitempty" comment:"Account in ARNs, 12 digits; default 000000000000."`
 	LegacyPINFormats []string `toml:"legacy_pin_formats,omitempty" comment:"PIN block formats of before ISO 9564 for which keys may be made (tag keyd:pin-format): eci2, eci3, visa2, visa3; incoming only; default none."`
+	LegacyKeyBlocks  []string `toml:"legacy_key_blocks,omitempty" comment:"Aliases of key-encryption keys under which TR-31 key blocks of the old versions A and C come in; default none."`
+	CryptogramImport []string `toml:"cryptogram_import,omitempty" comment:"Aliases of zone master keys under which keys come in as bare cryptograms (key schemes U, T, X, Y of old hosts); default none."`
+	CryptogramExport []string `toml:"cryptogram_export,omitempty" comment:"Aliases of zone master keys under which keys go out so, bound to nothing; default none."`
 	RefusedPerMinute int      `toml:"refused_pins_per_minute,omitempty" comment:"PIN blocks refused to one client under one key in a minute, after which it must wait; default 50."`
 	RefusedPerHour   int      `toml:"refused_pins_per_hour,omitempty" comment:"The same in an hour, after which that client's PIN use of the key stops until keyd is started again; default 500."`
-	DualControl      bool     `toml:"dual_control" comment:"Whether changes by the API need a second person. This version offers only false: what needs two persons is done in ceremonies."`
+	DualControl      *bool    `toml:"dual_control,omitempty" comment:"Whether changes of keys that carry or derive others, and of roles, need a second administrator (keyd approve); default true."`
+	ApprovalValidity duration `toml:"approval_validity,omitempty" comment:"How long an approval can be used, once; default 15m."`
+	ApprovalWait     duration `toml:"approval_wait,omitempty" comment:"How long a request waits for somebody to decide; default 24h."`
 }
 
 type switchConfig struct {
@@ -130,6 +140,8 @@ type clientConfig struct {
 	URI   string   `toml:"uri" comment:"First URI SAN of its certificate, else its first DNS SAN."`
 	Roles []string `toml:"roles" comment:"application, admin, operator, custodian, auditor, terminal; none: every operation is refused."`
 	Keys  []string `toml:"keys,omitempty" comment:"Aliases that it may use; * and ? are wild cards; \"*\" is every key."`
+	// Operations narrows the roles.
+	Operations []string `toml:"operations,omitempty" comment:"The only operations of its roles that it may do, [\"VerifyMac\"] say; default all of them."`
 }
 
 type opsConfig struct {
@@ -190,6 +202,12 @@ func (c *config) fillDefaults() {
 	def(&c.API.Account, "000000000000")
 	def(&c.API.RefusedPerMinute, 50)
 	def(&c.API.RefusedPerHour, 500)
+	if c.API.DualControl == nil {
+		yes := true
+		c.API.DualControl = &yes
+	}
+	def(&c.API.ApprovalValidity, duration(15*time.Minute))
+	def(&c.API.ApprovalWait, duration(24*time.Hour))
 	s := &c.Switch
 	def(&s.MinTLS, "1.3")
 	def(&s.MaxAmount, 5_000_000)

@@ -52,6 +52,7 @@ func (f *configFile) check(name string) error {
 		k.upstream(fmt.Sprintf("upstream[%d]", i), &f.Upstream[i])
 	}
 	k.clients(f.Client)
+	k.secondPerson(&f.API, f.Client)
 	if f.Ops.Listen != "" {
 		k.address("ops.listen", f.Ops.Listen)
 		host, _, _ := net.SplitHostPort(f.Ops.Listen)
@@ -105,7 +106,8 @@ func (k *configCheck) api(a *apiConfig) {
 	}
 	k.between("api.refused_pins_per_minute", a.RefusedPerMinute, 1, 1_000_000)
 	k.between("api.refused_pins_per_hour", a.RefusedPerHour, a.RefusedPerMinute, 10_000_000)
-	k.want(!a.DualControl, "api.dual_control", "true is not offered by this version; what needs two persons is done in ceremonies")
+	k.span("api.approval_validity", a.ApprovalValidity, time.Second, 24*time.Hour)
+	k.span("api.approval_wait", a.ApprovalWait, time.Second, 30*24*time.Hour)
 }
 
 func (k *configCheck) switchLink(s *switchConfig, upstreams int) {
@@ -170,10 +172,33 @@ func (k *configCheck) clients(clients []clientConfig) {
 		for _, role := range c.Roles {
 			k.want(slices.Contains(custody.Roles(), custody.Role(role)), at+".roles", "%q is not a role; there are %s", role, quoted(custody.Roles()))
 		}
+		k.operations(at, c)
 		for _, pattern := range c.Keys {
 			_, err := path.Match(pattern, "alias/x")
 			k.want(err == nil && (pattern == "*" || strings.HasPrefix(pattern, "alias/")), at+".keys", "%q is neither \"*\" nor a pattern that begins with alias/", pattern)
 		}
+	}
+}
+
+// secondPerson refuses dual control that nobody could exercise.
+func (k *configCheck) secondPerson(a *apiConfig, clients []clientConfig) {
+	admins := 0
+	for _, c := range clients {
+		if slices.Contains(c.Roles, string(custody.RoleAdmin)) {
+			admins++
+		}
+	}
+	k.want(!*a.DualControl || admins != 1, "api.dual_control", "needs two clients of the role admin, who approve for each other, and there is one; name another, or say false")
+}
+
+// operations checks what narrows the roles of a client.
+func (k *configCheck) operations(at string, c clientConfig) {
+	matrix := custody.Permissions()
+	for _, op := range c.Operations {
+		roles, known := matrix[custody.Operation(op)]
+		k.want(known, at+".operations", "%q is no operation; docs/ROLES.md lists them", op)
+		held := func(r custody.Role) bool { return slices.Contains(c.Roles, string(r)) }
+		k.want(!known || slices.ContainsFunc(roles, held), at+".operations", "%q is in none of the client's roles", op)
 	}
 }
 

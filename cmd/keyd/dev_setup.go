@@ -88,8 +88,10 @@ func (d *devDir) make(p *program, c *devCmd, path string) error {
 	if err := d.keepToken(); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(d.file("audit"), 0o700); err != nil {
-		return err
+	for _, dir := range []string{"audit", "backups"} {
+		if err := os.MkdirAll(d.file(dir), 0o700); err != nil {
+			return err
+		}
 	}
 	text, err := toml.Marshal(&cfg.config)
 	if err != nil {
@@ -104,16 +106,17 @@ const devHeader = "# Written by `keyd dev` and read by it again: change what you
 
 // newConfig is the configuration of a new folder (W-13).
 func (d *devDir) newConfig(c *devCmd, module string) (*configFile, error) {
-	second := duration(time.Second)
+	second, alone := duration(time.Second), false
 	pki := func(name string) string { return d.file("pki", name) }
 	cfg := &configFile{path: d.file("keyd.toml"), config: config{
 		Token: tokenConfig{
 			Module: module, Label: devLabel, PINSource: "file:" + d.file("token.pin"),
 			Environment: map[string]string{"SOFTHSM2_CONF": d.file("softhsm2.conf")},
 		},
-		Store: storeConfig{Path: d.file("keyd.db")},
-		Audit: auditConfig{Dir: d.file("audit"), Site: "dev.example", Node: "n1", SegmentMB: 8, DiskWarnPct: 2, DiskCriticalPct: 1},
-		API:   apiConfig{Listen: c.API, Cert: pki("server.pem"), Key: pki("server.key"), ClientCA: pki("ca.pem"), RefusedPerMinute: devRefusals, RefusedPerHour: devRefusals},
+		Store:  storeConfig{Path: d.file("keyd.db")},
+		Backup: backupConfig{Dir: d.file("backups")},
+		Audit:  auditConfig{Dir: d.file("audit"), Site: "dev.example", Node: "n1", SegmentMB: 8, DiskWarnPct: 2, DiskCriticalPct: 1},
+		API:    apiConfig{Listen: c.API, Cert: pki("server.pem"), Key: pki("server.key"), ClientCA: pki("ca.pem"), RefusedPerMinute: devRefusals, RefusedPerHour: devRefusals, DualControl: &alone},
 		Switch: switchConfig{
 			Listen: c.Switch, Cert: pki("server.pem"), Key: pki("server.key"), ClientCA: pki("ca.pem"),
 			MaxAmount: 5_000_000, Currencies: []string{"978", "156"}, PartialTypes: []string{"00"},

@@ -58,10 +58,24 @@ func openNodeAs(ctx context.Context, cfg *configFile, log *slog.Logger, m *metri
 	if n.audit, err = n.openAudit(); err != nil {
 		return nil, err
 	}
+	archive, err := n.newArchive()
+	if err != nil {
+		return nil, err
+	}
 	n.custody, err = custody.New(custody.Config{
-		Token: n.token, Maker: n.manager, Store: n.db, Log: n.audit,
+		Archive: archive,
+		Masters: n.manager, LMKStore: n.db,
+		Token: n.token, Maker: n.manager, Keeper: n.manager, Store: n.db, Log: n.audit,
 		Clients: cfg.clients(), Clock: time.Now, Serial: n.token.Info().Serial,
+		Alarm:     n.keyAlarm,
 		LegacyPIN: cfg.API.LegacyPINFormats,
+		Exchange: custody.Exchange{
+			Token: n.manager, Store: n.db, LegacyBlocks: cfg.API.LegacyKeyBlocks,
+			CryptogramImport: cfg.API.CryptogramImport, CryptogramExport: cfg.API.CryptogramExport,
+		},
+		DualControl: custody.DualControl{
+			On: *cfg.API.DualControl, Validity: cfg.API.ApprovalValidity.std(), Wait: cfg.API.ApprovalWait.std(),
+		},
 		Malformed: custody.Malformed{PerMinute: cfg.API.RefusedPerMinute, PerHour: cfg.API.RefusedPerHour},
 	})
 	if err != nil {
@@ -250,6 +264,9 @@ func (n *node) record(ctx context.Context, records ...audit.Record) error {
 // close closes what is open, the users of a part before the part.
 func (n *node) close(ctx context.Context) error {
 	var errs []error
+	if n.custody != nil {
+		errs = append(errs, n.custody.Close(ctx))
+	}
 	if n.audit != nil {
 		errs = append(errs, n.audit.Close(ctx))
 	}
@@ -279,7 +296,11 @@ func (c *config) clients() []custody.Client {
 		for _, r := range client.Roles {
 			roles = append(roles, custody.Role(r))
 		}
-		out = append(out, custody.Client{Name: client.Name, URI: client.URI, Roles: roles, Keys: client.Keys})
+		var operations []custody.Operation
+		for _, op := range client.Operations {
+			operations = append(operations, custody.Operation(op))
+		}
+		out = append(out, custody.Client{Name: client.Name, URI: client.URI, Roles: roles, Keys: client.Keys, Operations: operations})
 	}
 	return out
 }

@@ -14,6 +14,8 @@ type Client struct {
 	URI   string   // the first URI SAN of its certificate, else the first DNS SAN
 	Roles []Role   // may be empty: then every operation is refused
 	Keys  []string // alias patterns of path.Match, or "*" for every key
+
+	Operations []Operation // narrows the roles to these; none is no narrowing
 }
 
 // Caller is a client on a connection.
@@ -26,6 +28,10 @@ type Caller struct {
 
 	Subject string   // of the certificate: two certificates of one subject are one person's
 	Request [32]byte // SHA-256 of the request, which an approval is bound to; zero where nothing can be approved
+
+	// Quorum are the custodians of a ceremony, who stand in for the second person.
+	// Only a ceremony sets it.
+	Quorum []audit.Approval
 }
 
 // Has reports whether the client has the role.
@@ -39,6 +45,9 @@ func (c Client) Has(role Role) bool {
 }
 
 func (c Client) may(op Operation) bool {
+	if len(c.Operations) > 0 && !slices.Contains(c.Operations, op) {
+		return false
+	}
 	for _, r := range c.Roles {
 		if r.may(op) {
 			return true
@@ -75,6 +84,11 @@ func (c Client) check() error {
 	}
 	if a, b, found := conflict(c.Roles); found {
 		return fmt.Errorf("custody: client %q: nobody may be both %s and %s", c.Name, a, b)
+	}
+	for _, op := range c.Operations {
+		if len(Permissions()[op]) == 0 {
+			return fmt.Errorf("custody: client %q: unknown operation %q", c.Name, op)
+		}
 	}
 	for _, pattern := range c.Keys {
 		if _, err := path.Match(pattern, "alias/x"); err != nil {

@@ -98,8 +98,12 @@ func (c *Custody) CreateKey(ctx context.Context, caller Caller, corr string, q C
 	if err != nil {
 		return KeyRecord{}, err
 	}
+	approvals, err := c.approved(ctx, caller, corr, OpCreateKey, described(q.Attributes), q.Attributes.Usage)
+	if err != nil {
+		return KeyRecord{}, err
+	}
 	k := c.newRecord(template, tags, q.Enabled)
-	err = c.change(ctx, caller, corr, audit.KeyCreate, &template, func(r *audit.Record) error {
+	err = c.changeWith(ctx, caller, corr, approvals, audit.KeyCreate, &template, func(r *audit.Record) error {
 		block, inProcess, err := c.maker.Generate(ctx, template)
 		if err != nil {
 			return tokenError("generating a key", err)
@@ -121,15 +125,21 @@ type ImportClear struct {
 	Policy     map[string]string
 	Value      secret.Bytes // cleared by the caller
 	Alias      string       // may be empty
+	Origin     keys.Origin  // 0: from outside
 }
 
-// ImportClear makes a key from a clear value; the caller must be a custodian.
-// It returns [ErrDenied], [ErrRequest], [ErrAliasExists] or [ErrUnavailable].
+// ImportClear makes a key from a clear value; the caller must be a custodian, or
+// have the quorum of a ceremony. It returns [ErrDenied], [ErrRequest], [ErrAliasExists] or [ErrUnavailable].
 func (c *Custody) ImportClear(ctx context.Context, caller Caller, corr string, q ImportClear) (KeyRecord, error) {
 	if !caller.Has(RoleCustodian) {
-		return KeyRecord{}, c.refuse(ctx, caller, corr, "ImportClear", fmt.Errorf("%w: only custodians import clear keys", ErrDenied))
+		if err := c.quorum(caller); err != nil {
+			return KeyRecord{}, c.refuse(ctx, caller, corr, "ImportClear", fmt.Errorf("%w: only custodians import clear keys", err))
+		}
 	}
-	template, tags, err := c.template(q.Attributes, q.CheckBy, q.Policy, keys.External)
+	if q.Origin == 0 {
+		q.Origin = keys.External
+	}
+	template, tags, err := c.template(q.Attributes, q.CheckBy, q.Policy, q.Origin)
 	if err != nil {
 		return KeyRecord{}, err
 	}
@@ -137,7 +147,11 @@ func (c *Custody) ImportClear(ctx context.Context, caller Caller, corr string, q
 		return KeyRecord{}, fmt.Errorf("%w: %q is not an alias", ErrRequest, q.Alias)
 	}
 	k := c.newRecord(template, tags, true)
-	err = c.change(ctx, caller, corr, audit.KeyImport, &template, func(r *audit.Record) error {
+	action := audit.KeyImport
+	if q.Origin == keys.Generated {
+		action = audit.KeyCreate
+	}
+	err = c.change(ctx, caller, corr, action, &template, func(r *audit.Record) error {
 		block, err := c.maker.Import(ctx, template, q.Value)
 		if errors.Is(err, keys.ErrMaterial) {
 			return fmt.Errorf("%w: %w", ErrRequest, err)
@@ -282,7 +296,13 @@ func (c *Custody) once(caller Caller, op Operation, repeat *Repeat, k KeyRecord)
 
 // change runs a change of a key between its intent and its outcome.
 func (c *Custody) change(ctx context.Context, caller Caller, corr string, action audit.Action, template *keys.Block, work func(*audit.Record) error) error {
+	return c.changeWith(ctx, caller, corr, caller.Quorum, action, template, work)
+}
+
+// changeWith is change with the consent of others.
+func (c *Custody) changeWith(ctx context.Context, caller Caller, corr string, approvals []audit.Approval, action audit.Action, template *keys.Block, work func(*audit.Record) error) error {
 	r := c.changeRecord(caller, corr, action, audit.ChangeKey, string(template.ID))
+	r.Approvals = approvals
 	r.Keys = []audit.Key{{
 		Role: audit.KeyRoleTarget, ID: string(template.ID), Version: int(template.Version),
 		Usage: string(template.Attributes.Usage), Algo: algo(template.Attributes.Algorithm),

@@ -34,6 +34,9 @@ type Maker interface {
 // Store keeps what is not secret: key blocks, aliases, stored answers. It is
 // safe for concurrent use; what it has accepted is durable when it returns.
 type Store interface {
+	ApprovalStore
+	RoleStore
+	LifeStore
 	// AddKey stores a new key and, in the same commit, the answer of once (which may be nil).
 	// It returns ErrRepeated when the principal used the invocation id before.
 	AddKey(ctx context.Context, k KeyRecord, once *Once) error

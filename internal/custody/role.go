@@ -51,6 +51,8 @@ const (
 	OpRewrapKeys     Operation = "RewrapKeys" // move blocks to the newest local master key
 	OpRetireLMK      Operation = "RetireLMK"
 	OpBackup         Operation = "Backup"
+	OpGetClients     Operation = "GetClients" // who there is, in which roles
+	OpSetRoles       Operation = "SetRoles"
 )
 
 // Role is what a principal is; it decides which operations it may do.
@@ -88,12 +90,12 @@ func Permissions() map[Operation][]Role {
 		OpCreateAlias: changes, OpUpdateAlias: changes, OpDeleteAlias: changes,
 		OpAddTerminals: changes, OpChangeTerminal: changes, OpDistributeKeys: {RoleAdmin, RoleSwitch},
 		OpRewrapKeys: changes, OpRetireLMK: changes, OpApprove: changes, OpReject: changes,
-		OpOpenCeremony: changes,
+		OpOpenCeremony: changes, OpSetRoles: changes,
 
 		OpGetKey: reads, OpListKeys: reads, OpGetAlias: reads, OpListAliases: reads, OpListTags: reads,
 		OpGetCertificate: reads, OpGetCSR: reads,
 
-		OpGetTerminal: sees, OpListTerminals: sees, OpListApprovals: sees,
+		OpGetTerminal: sees, OpListTerminals: sees, OpListApprovals: sees, OpGetClients: sees,
 		OpListCeremonies: {RoleAdmin, RoleOperator, RoleAuditor, RoleCustodian},
 		OpGetLMK:         {RoleAdmin, RoleOperator, RoleAuditor, RoleCustodian},
 

@@ -33,10 +33,17 @@ var (
 	aliasTable    = &table{kind: "alias", name: "alias", key: "name", columns: []column{{name: "key"}}}
 	terminalTable = &table{kind: "terminal", name: "terminal", key: "tid", columns: []column{
 		{name: "mid"}, {name: "scheme"}, {name: "bdk"}, {name: "device"}, {name: "mac_bytes"}, {name: "disabled"},
+		{name: "more", absent: "{}"},
 	}}
 	epochTable = &table{kind: "epoch", name: "epoch", key: "name", columns: []column{{name: "number"}, {name: "at"}}}
 
-	registered = []*table{keyTable, aliasTable, terminalTable, epochTable}
+	approvalTable = &table{kind: "approval", name: "approval", key: "ref", columns: []column{
+		{name: "principal"}, {name: "operation"}, {name: "object"}, {name: "body"}, {name: "asker"}, {name: "asked"},
+		{name: "deadline"}, {name: "state"}, {name: "second"}, {name: "decided"}, {name: "until"}, {name: "record"},
+	}}
+	roleTable = &table{kind: "role", name: "client_role", key: "client", columns: []column{{name: "uri"}, {name: "roles"}, {name: "at"}}}
+
+	registered = []*table{keyTable, aliasTable, terminalTable, printTable, epochTable, approvalTable, roleTable}
 )
 
 // names are the columns in the order of the digest, the name first.

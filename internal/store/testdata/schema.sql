@@ -2,6 +2,20 @@ CREATE INDEX alias_key ON alias (key) WHERE key IS NOT NULL;
 
 CREATE INDEX answer_at ON answer (at);
 
+CREATE INDEX approval_asked ON approval (asked);
+
+CREATE UNIQUE INDEX approval_open ON approval (principal, operation, object, body)
+	WHERE state IN ('WAITING', 'APPROVED');
+
+CREATE INDEX exchange_token_live ON exchange_token (made) WHERE destroyed = 0;
+
+CREATE INDEX key_due ON key (delete_pending) WHERE state = 'DELETE_PENDING';
+
+CREATE INDEX key_lmk ON key (substr(block, 6, 4));
+
+CREATE INDEX key_timed ON key (id) WHERE enabled = 1
+	AND (instr(life, '"retires"') > 0 OR instr(block, CAST('keyd:not-after=' AS BLOB)) > 0);
+
 CREATE INDEX reversal_due ON reversal (next) WHERE state IN ('QUEUED', 'SENT');
 
 CREATE UNIQUE INDEX reversal_full ON reversal (oid) WHERE full = 1;
@@ -42,6 +56,30 @@ CREATE TABLE answer (
 	PRIMARY KEY (principal, invocation)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE approval (
+	ref       TEXT PRIMARY KEY CHECK (length(ref) = 10 AND ref NOT GLOB '*[^0-9A-HJKMNP-TV-Z]*'),
+	principal TEXT NOT NULL CHECK (principal <> ''),
+	operation TEXT NOT NULL CHECK (operation <> ''),
+	object    TEXT NOT NULL CHECK (length(object) <= 200),
+	body      BLOB NOT NULL CHECK (length(body) = 32),
+	asker     TEXT NOT NULL CHECK (json_valid(asker)),
+	asked     INTEGER NOT NULL CHECK (asked > 0),
+	deadline  INTEGER NOT NULL CHECK (deadline > asked),
+	-- written once up to here
+	state     TEXT NOT NULL CHECK (state IN ('WAITING', 'APPROVED', 'REJECTED', 'SPENT', 'EXPIRED')),
+	second    TEXT NOT NULL CHECK (json_valid(second)),
+	decided   INTEGER NOT NULL,
+	until     INTEGER NOT NULL,
+	record    BLOB NOT NULL CHECK (length(record) = 16)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE client_role (
+	client TEXT PRIMARY KEY CHECK (client <> ''),
+	uri    TEXT NOT NULL CHECK (uri <> ''),
+	roles  TEXT NOT NULL CHECK (json_valid(roles) AND json_type(roles) = 'array'),
+	at     INTEGER NOT NULL CHECK (at > 0)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE counter (
 	name  TEXT PRIMARY KEY CHECK (name <> ''),
 	value INTEGER NOT NULL CHECK (value >= 0)
@@ -51,6 +89,22 @@ CREATE TABLE epoch (
 	name   TEXT PRIMARY KEY CHECK (name = 'start'),
 	number INTEGER NOT NULL CHECK (number > 0),
 	at     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE exchange_token (
+	token       TEXT PRIMARY KEY CHECK (token GLOB '[ei][xm]port-token-?*' AND length(token) BETWEEN 29 AND 77
+		AND substr(token, 14) NOT GLOB '*[^0-9A-Za-z]*'),
+	algorithm   TEXT NOT NULL CHECK (algorithm IN ('RSA_2048', 'RSA_3072', 'RSA_4096')),
+	certificate BLOB NOT NULL CHECK (length(certificate) BETWEEN 1 AND 16384),
+	made        INTEGER NOT NULL,
+	expires     INTEGER NOT NULL,
+	principal   TEXT NOT NULL CHECK (principal <> ''),
+	destroyed   INTEGER NOT NULL DEFAULT 0 -- when its key pair was
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE issuer (
+	key   BLOB PRIMARY KEY CHECK (length(key) = 32),
+	chain BLOB NOT NULL CHECK (length(chain) BETWEEN 1 AND 131072)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE key (
@@ -83,10 +137,28 @@ CREATE TABLE ksn (
 	at      INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE lmk (
+	generation INTEGER PRIMARY KEY CHECK (generation BETWEEN 1 AND 0xFFFFFFFF),
+	since      INTEGER NOT NULL CHECK (since > 0),
+	retired    INTEGER NOT NULL CHECK (retired >= 0)
+) STRICT;
+
 CREATE TABLE probe (
 	one INTEGER PRIMARY KEY CHECK (one = 1),
 	n   INTEGER NOT NULL
 ) STRICT;
+
+CREATE TABLE public_key (
+	id          TEXT PRIMARY KEY CHECK (length(id) = 32 AND id NOT GLOB '*[^0-9a-z]*'),
+	algorithm   TEXT NOT NULL CHECK (algorithm <> ''),
+	certificate BLOB NOT NULL CHECK (length(certificate) BETWEEN 1 AND 32768),
+	authority   TEXT NOT NULL,
+	kcv         BLOB NOT NULL CHECK (length(kcv) = 3),
+	enabled     INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+	made        INTEGER NOT NULL,
+	tags        TEXT NOT NULL CHECK (json_valid(tags) AND json_type(tags) = 'object'),
+	seal        BLOB NOT NULL CHECK (length(seal) = 32)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE reversal (
 	seq        INTEGER PRIMARY KEY,
@@ -125,15 +197,24 @@ CREATE TABLE reversal (
 	CHECK (full = 1 OR rest > 0) -- I-2
 ) STRICT;
 
-CREATE TABLE terminal (
+CREATE TABLE "terminal" (
 	tid       TEXT PRIMARY KEY CHECK (length(tid) = 8),
 	mid       TEXT NOT NULL CHECK (length(mid) = 15),
-	scheme    TEXT NOT NULL CHECK (scheme IN ('tdes-dukpt', 'aes-dukpt')),
-	bdk       TEXT NOT NULL CHECK (bdk GLOB 'alias/?*' AND length(bdk) <= 256),
-	device    TEXT NOT NULL UNIQUE CHECK (device NOT GLOB '*[^0-9A-F]*'
-		AND length(device) = CASE scheme WHEN 'tdes-dukpt' THEN 20 ELSE 16 END),
+	scheme    TEXT NOT NULL CHECK (scheme IN ('tdes-dukpt', 'aes-dukpt', 'tmk')),
+	bdk       TEXT NOT NULL CHECK (CASE scheme WHEN 'tmk' THEN bdk = ''
+		ELSE bdk GLOB 'alias/?*' AND length(bdk) <= 256 END),
+	device    TEXT UNIQUE CHECK (CASE scheme WHEN 'tmk' THEN device IS NULL
+		ELSE device IS NOT NULL AND device NOT GLOB '*[^0-9A-F]*'
+			AND length(device) = CASE scheme WHEN 'tdes-dukpt' THEN 20 ELSE 16 END END),
 	mac_bytes INTEGER NOT NULL CHECK (mac_bytes IN (4, 8)),
-	disabled  INTEGER NOT NULL CHECK (disabled IN (0, 1))
+	disabled  INTEGER NOT NULL CHECK (disabled IN (0, 1)),
+	more      TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(more) AND json_type(more) = 'object')
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE terminal_print (
+	print TEXT PRIMARY KEY CHECK (length(print) = 32 AND print NOT GLOB '*[^0-9a-f]*'),
+	tid   TEXT NOT NULL CHECK (length(tid) = 8),
+	key   TEXT NOT NULL REFERENCES key (id)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE txn (
@@ -184,6 +265,25 @@ CREATE TABLE txn (
 CREATE TRIGGER accepted_once BEFORE UPDATE ON accepted
 	BEGIN SELECT RAISE(ABORT, 'what was accepted does not change'); END;
 
+CREATE TRIGGER approval_begins BEFORE INSERT ON approval
+	WHEN new.state <> 'WAITING'
+	BEGIN SELECT RAISE(ABORT, 'a request begins by waiting'); END;
+
+CREATE TRIGGER approval_onward BEFORE UPDATE ON approval
+	WHEN NOT (old.state = 'WAITING' AND new.state IN ('APPROVED', 'REJECTED', 'EXPIRED')
+		OR old.state = 'APPROVED' AND new.state IN ('REJECTED', 'SPENT', 'EXPIRED'))
+	BEGIN SELECT RAISE(ABORT, 'a request that is closed stays closed'); END;
+
+CREATE TRIGGER approval_stays BEFORE DELETE ON approval
+	WHEN old.state IN ('WAITING', 'APPROVED')
+	BEGIN SELECT RAISE(ABORT, 'an open request is not forgotten'); END;
+
+CREATE TRIGGER approval_written_once BEFORE UPDATE ON approval
+	WHEN new.ref <> old.ref OR new.principal <> old.principal OR new.operation <> old.operation
+		OR new.object <> old.object OR new.body <> old.body OR new.asker <> old.asker
+		OR new.asked <> old.asked OR new.deadline <> old.deadline
+	BEGIN SELECT RAISE(ABORT, 'what was asked for does not change'); END;
+
 CREATE TRIGGER counter_rises BEFORE UPDATE ON counter
 	WHEN new.name <> old.name OR new.value <= old.value
 	BEGIN SELECT RAISE(ABORT, 'a counter only rises'); END;
@@ -191,8 +291,16 @@ CREATE TRIGGER counter_rises BEFORE UPDATE ON counter
 CREATE TRIGGER counter_stays BEFORE DELETE ON counter
 	BEGIN SELECT RAISE(ABORT, 'a counter is never forgotten'); END;
 
+CREATE TRIGGER key_lmk_changed BEFORE UPDATE OF block ON key
+	WHEN EXISTS (SELECT 1 FROM lmk WHERE retired > 0 AND printf('%08X', generation) = hex(substr(new.block, 6, 4)))
+	BEGIN SELECT RAISE(ABORT, 'a key block under a local master key that was retired'); END;
+
+CREATE TRIGGER key_lmk_new BEFORE INSERT ON key
+	WHEN EXISTS (SELECT 1 FROM lmk WHERE retired > 0 AND printf('%08X', generation) = hex(substr(new.block, 6, 4)))
+	BEGIN SELECT RAISE(ABORT, 'a key block under a local master key that was retired'); END;
+
 CREATE TRIGGER key_use_rises BEFORE UPDATE ON key_use
-	WHEN new.id <> old.id OR new.uses < old.uses OR new.reserved < old.reserved
+	WHEN new.id <> old.id OR new.uses < old.uses OR new.reserved < new.uses
 	BEGIN SELECT RAISE(ABORT, 'a usage counter only rises'); END;
 
 CREATE TRIGGER key_use_stays BEFORE DELETE ON key_use
@@ -204,6 +312,13 @@ CREATE TRIGGER ksn_rises BEFORE UPDATE ON ksn
 
 CREATE TRIGGER ksn_stays BEFORE DELETE ON ksn
 	BEGIN SELECT RAISE(ABORT, 'a KSN counter is never forgotten'); END;
+
+CREATE TRIGGER lmk_onward BEFORE UPDATE ON lmk
+	WHEN new.generation <> old.generation OR new.since <> old.since OR old.retired > 0
+	BEGIN SELECT RAISE(ABORT, 'a generation that was retired stays so'); END;
+
+CREATE TRIGGER lmk_stays BEFORE DELETE ON lmk
+	BEGIN SELECT RAISE(ABORT, 'a generation is never forgotten'); END;
 
 CREATE TRIGGER reversal_stays BEFORE DELETE ON reversal
 	BEGIN SELECT RAISE(ABORT, 'the journal forgets nothing'); END;
@@ -217,6 +332,12 @@ CREATE TRIGGER reversal_sum BEFORE INSERT ON reversal -- I-2
 CREATE TRIGGER reversal_written_once BEFORE UPDATE OF seq, rid, oid, cause, full, rest, mti, stan, tid, ksn,
 		raw, built, up_stan, up_sent ON reversal
 	BEGIN SELECT RAISE(ABORT, 'what a reversal says does not change'); END;
+
+CREATE TRIGGER terminal_print_once BEFORE UPDATE ON terminal_print
+	BEGIN SELECT RAISE(ABORT, 'the print of a master key does not change'); END;
+
+CREATE TRIGGER terminal_print_stays BEFORE DELETE ON terminal_print
+	BEGIN SELECT RAISE(ABORT, 'the print of a master key is never forgotten'); END;
 
 CREATE TRIGGER txn_final BEFORE UPDATE OF state ON txn
 	WHEN old.state IN ('DECLINED', 'REVERSED', 'REVERSED_UNKNOWN', 'LOCAL_VOID', 'TOMBSTONE') AND new.state <> old.state
