@@ -215,3 +215,6 @@ func (s *Script) expected() string {
 	}
 	return ""
 }
+
+// Digest is the SHA-256 of the script's text.
+func (s *Script) Digest() [32]byte { return s.hash }

@@ -2,6 +2,7 @@ package custody
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 
@@ -102,4 +103,15 @@ func (c *Custody) Exportable(ctx context.Context, caller Caller, ref Ref) error 
 	}
 	_, err := c.leaving(ctx, caller, ref, false)
 	return err
+}
+
+// IdentifyAmong returns the client of a verified certificate in a table that is
+// of no custody yet: for the ceremony that makes a new node. It returns
+// [ErrDenied] for a certificate that no client has, and the faults of the table.
+func IdentifyAmong(list []Client, cert *x509.Certificate) (Client, error) {
+	table, err := newClients(list, nil)
+	if err != nil {
+		return Client{}, err
+	}
+	return (&Custody{clients: table}).Identify(cert)
 }
