@@ -26,6 +26,8 @@ type doorFlags struct {
 	Key  string `placeholder:"FILE" env:"KEYD_KEY" help:"Its key, PEM."`
 	Dev  string `placeholder:"DIR" help:"In place of these four: the folder of a development daemon."`
 	As   string `placeholder:"NAME" help:"With --dev: the client to be."`
+
+	ServerName string `kong:"-"` // in the daemon's certificate, where the URL does not say it
 }
 
 // doorTimeout bounds one call, for those that take long inside the token.
@@ -65,7 +67,7 @@ func (f *doorFlags) open() (*door, error) {
 	if !pool.AppendCertsFromPEM(authorities) {
 		return nil, fmt.Errorf("reading the CA: %s holds no certificate", d.CA)
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, Certificates: []tls.Certificate{own}}
+	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, Certificates: []tls.Certificate{own}, ServerName: d.ServerName}
 	return &door{url: strings.TrimSuffix(d.URL, "/"), client: &http.Client{
 		Transport: &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true},
 		Timeout:   doorTimeout,

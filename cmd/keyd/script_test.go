@@ -41,6 +41,13 @@ func TestScripts(t *testing.T) {
 			"api":       cmdAPI,
 			"lines":     cmdLines,
 			"softokn":   cmdSoftokn,
+			"issue":     cmdIssue,
+			"newest":    cmdNewest,
+			"expired":   cmdExpired,
+			"desk":      cmdDesk,
+			"daemon":    cmdDaemon,
+			"forgotten": cmdForgotten,
+			"twin":      cmdTwin,
 		},
 	})
 }

@@ -18,6 +18,7 @@ import (
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 
 	"keyd.dev/keyd/internal/api"
+	"keyd.dev/keyd/internal/ceremony"
 	"keyd.dev/keyd/internal/credentials"
 	"keyd.dev/keyd/internal/isoswitch"
 )
@@ -52,16 +53,17 @@ const (
 
 // daemon is a node with its listeners.
 type daemon struct {
-	cfg      *configFile
-	log      *slog.Logger
-	metrics  *metrics
-	node     *node
-	api      *http.Server
-	door     *api.Handler
-	sw       *isoswitch.Switch // nil without a switch
-	tls      []*credentials.TLS
-	draining atomic.Bool
-	hangup   chan os.Signal
+	cfg        *configFile
+	log        *slog.Logger
+	metrics    *metrics
+	node       *node
+	api        *http.Server
+	door       *api.Handler
+	ceremonies *ceremony.Engine
+	sw         *isoswitch.Switch // nil without a switch
+	tls        []*credentials.TLS
+	draining   atomic.Bool
+	hangup     chan os.Signal
 
 	apiListener    net.Listener
 	switchListener net.Listener // nil without a switch
@@ -107,7 +109,10 @@ func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemo
 	if d.api, err = api.Server(handler, apiTLS.Server("h2", "http/1.1")); err != nil {
 		return nil, err
 	}
-	d.api.Handler, d.door = d.metrics.measured(handler), handler
+	if d.ceremonies, err = d.node.newCeremonies(); err != nil {
+		return nil, err
+	}
+	d.api.Handler, d.door = besideAPI(d.metrics.measured(handler), d.ceremonies.Handler()), handler
 	if d.switchListener != nil {
 		if d.sw, err = d.newSwitch(); err != nil {
 			return nil, err
@@ -237,6 +242,7 @@ func (d *daemon) serve(ctx context.Context, ready func() error) error {
 	}
 	group.Go(func() { d.reloadOnHangup(background) })
 	group.Go(func() { d.watchdog(background) })
+	group.Go(func() { d.node.sweep(background) })
 
 	err := d.announce(ctx, ready)
 	if err == nil {
@@ -250,6 +256,7 @@ func (d *daemon) serve(ctx context.Context, ready func() error) error {
 
 	d.draining.Store(true)
 	notify(d.log, systemd.SdNotifyStopping)
+	d.ceremonies.Close()
 	drain, cancel := context.WithTimeout(background, apiDrain)
 	defer cancel()
 	errs := []error{err, d.api.Shutdown(drain)}
