@@ -34,6 +34,9 @@ type Scheme string
 const (
 	TDESDUKPT Scheme = "tdes-dukpt" // ANSI X9.24-1
 	AESDUKPT  Scheme = "aes-dukpt"  // ANSI X9.24-3
+	// MasterKey is a terminal master key with working keys under it. The dialect
+	// of such terminals is not spoken yet: they are not served.
+	MasterKey Scheme = "tmk"
 )
 
 // Terminal is an entry of the registry.
@@ -45,6 +48,7 @@ type Terminal struct {
 	Device   Device // the KSNs of this terminal have this device part
 	MACBytes int    // 8, or 4: the leftmost bytes and four zero bytes
 	Disabled bool
+	Most     int64 // largest amount of a sale, minor units; 0 is no limit
 }
 
 // State is the state of an original. Reversals section 2.1; the database holds

@@ -7,16 +7,16 @@ import (
 	"fmt"
 	"strings"
 
+	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/isoswitch"
 )
 
 const mostTerminals = 1000
 
-// readTerminal reads a row of terminalTable.
+// readTerminal reads what the switch sees of a row of terminalTable.
 func readTerminal(r scanner) (isoswitch.Terminal, error) {
-	var t isoswitch.Terminal
-	err := r.Scan(&t.TID, &t.MID, &t.Scheme, &t.BDK, &t.Device, &t.MACBytes, &t.Disabled)
-	return t, err
+	t, err := readRegistered(r)
+	return viewOf(t), err
 }
 
 // Terminal implements [isoswitch.Journal].
@@ -56,6 +56,9 @@ func (db *DB) Terminals(ctx context.Context, after string, limit int) ([]isoswit
 // registered, or the device belongs to another TID, and the errors of [DB.Change].
 func (db *DB) AddTerminal(ctx context.Context, t isoswitch.Terminal) error {
 	err := db.Change(ctx, nil, func(ch *Change) error { return ch.AddTerminal(t) })
+	if errors.Is(err, custody.ErrTerminalTaken) {
+		err = fmt.Errorf("%w: %w", ErrExists, err)
+	}
 	if err != nil {
 		return fmt.Errorf("store: add terminal %q: %w", t.TID, err)
 	}
@@ -67,63 +70,27 @@ func (ch *Change) AddTerminal(t isoswitch.Terminal) error {
 	if err := checkTerminal(t); err != nil {
 		return err
 	}
-	if ch.has(terminalTable, t.TID) {
-		return fmt.Errorf("%w: terminal %s", ErrExists, t.TID)
-	}
-	return ch.insert(terminalTable, t.TID, terminalValues(t), terminalTaken(t))
-}
-
-// SetTerminal replaces what is registered of a terminal, or returns
-// [isoswitch.ErrNoTerminal].
-func (ch *Change) SetTerminal(t isoswitch.Terminal) error {
-	if err := checkTerminal(t); err != nil {
-		return err
-	}
-	if !ch.has(terminalTable, t.TID) {
-		return fmt.Errorf("%w: %s", isoswitch.ErrNoTerminal, t.TID)
-	}
-	return ch.update(terminalTable, t.TID, terminalValues(t), terminalTaken(t))
-}
-
-// Terminal returns a terminal as it was before the change, or [isoswitch.ErrNoTerminal].
-func (ch *Change) Terminal(tid string) (isoswitch.Terminal, error) {
-	t, err := find(ch, terminalTable, tid, readTerminal)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = isoswitch.ErrNoTerminal
-	}
-	return t, err
-}
-
-// terminalValues are the values of terminalTable's columns.
-func terminalValues(t isoswitch.Terminal) []any {
-	return []any{t.MID, string(t.Scheme), t.BDK, string(t.Device), t.MACBytes, t.Disabled}
-}
-
-// terminalTaken explains why a terminal could not be written.
-func terminalTaken(t isoswitch.Terminal) func(error) error {
-	return func(err error) error {
-		if taken(err) {
-			return fmt.Errorf("%w: the TID, or a terminal with device %s: %w", ErrExists, t.Device, err)
-		}
-		return err
-	}
+	return registryChange{ch}.AddTerminal(entryOf(t))
 }
 
 // DisableTerminal takes a terminal out of service, or back into it. It returns
 // [isoswitch.ErrNoTerminal] and the errors of [DB.Change].
 func (db *DB) DisableTerminal(ctx context.Context, tid string, disabled bool) error {
-	err := db.Change(ctx, nil, func(ch *Change) error {
+	err := db.ChangeRegistry(ctx, func(ch custody.TerminalChange) error {
 		t, err := ch.Terminal(tid)
 		if err != nil {
 			return err
 		}
-		t.Disabled = disabled
+		t.Status = custody.InService
+		if disabled {
+			t.Status = custody.Suspended
+		}
 		return ch.SetTerminal(t)
 	})
-	if err != nil {
-		return fmt.Errorf("store: terminal %q: %w", tid, err)
+	if errors.Is(err, custody.ErrNoTerminal) {
+		err = fmt.Errorf("%w: %w", isoswitch.ErrNoTerminal, err)
 	}
-	return nil
+	return err
 }
 
 // checkTerminal says what is wrong with an entry in words; the schema would

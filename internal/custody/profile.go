@@ -1,0 +1,129 @@
+package custody
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"time"
+
+	"keyd.dev/keyd/keys"
+)
+
+// TerminalProfile says which keys the terminals of one kind have.
+type TerminalProfile struct {
+	Name    string
+	Master  keys.Algorithm // of the terminal master key
+	Working keys.Algorithm // of PIN, MAC and data key
+	MAC     keys.Usage     // of the MAC key: M1, M3 or M6
+	// MACBytes is the length of the MAC key: 8 or 16 where Working is TDES_2KEY.
+	// One of 8 bytes is single DES (U-45).
+	MACBytes int
+	// Single permits form 001 of field 62, in which every key is single DES and
+	// no terminal sees two exchanged keys (A-19).
+	Single bool
+	// Overlap is how long replaced working keys still verify and decipher.
+	Overlap time.Duration
+}
+
+// mostOverlap bounds an overlap: after it two sets of keys are no change any more.
+const mostOverlap = 7 * 24 * time.Hour
+
+// TerminalProfiles are the profiles that need no configuration. UnionPay replaces
+// its MAC key at once (U-51).
+func TerminalProfiles() []TerminalProfile {
+	return []TerminalProfile{
+		{Name: "unionpay", Master: keys.TDES2, Working: keys.TDES2, MAC: keys.UsageMACAlg1, MACBytes: 8},
+		{Name: "tdes", Master: keys.TDES2, Working: keys.TDES2, MAC: keys.UsageMACAlg3, MACBytes: 16, Overlap: 10 * time.Minute},
+		{Name: "aes", Master: keys.AES128, Working: keys.AES128, MAC: keys.UsageCMAC, MACBytes: 16, Overlap: 10 * time.Minute},
+	}
+}
+
+var profileForm = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+
+// Check refuses a profile that no terminal could have.
+func (p TerminalProfile) Check() error {
+	switch {
+	case !profileForm.MatchString(p.Name):
+		return fmt.Errorf("custody: terminal profile %q: a name is 1 to 32 of a-z, 0-9 and -, and begins with a letter", p.Name)
+	case p.Working != keys.TDES2 && p.Working != keys.AES128:
+		return fmt.Errorf("custody: terminal profile %q: working keys are %s or %s", p.Name, keys.TDES2, keys.AES128)
+	case p.Working.IsTDES() != p.Master.IsTDES() || p.Master.IsHMAC() || p.Master == 0:
+		return fmt.Errorf("custody: terminal profile %q: the master key must be of the cipher of the working keys", p.Name)
+	case p.MAC != keys.UsageMACAlg1 && p.MAC != keys.UsageMACAlg3 && p.MAC != keys.UsageCMAC:
+		return fmt.Errorf("custody: terminal profile %q: MAC keys have usage M1, M3 or M6", p.Name)
+	case p.MACBytes != 16 && (p.MACBytes != 8 || p.Working != keys.TDES2 || p.MAC != keys.UsageMACAlg1):
+		return fmt.Errorf("custody: terminal profile %q: a MAC key has 16 bytes, or 8 with %s and usage M1", p.Name, keys.TDES2)
+	case p.Single && p.Working != keys.TDES2:
+		return fmt.Errorf("custody: terminal profile %q: single-length keys are TDES", p.Name)
+	case p.Overlap < 0 || p.Overlap > mostOverlap:
+		return fmt.Errorf("custody: terminal profile %q: an overlap of 0 to %s", p.Name, mostOverlap)
+	}
+	for _, a := range []keys.Attributes{p.attributes(slotMaster), p.attributes(slotPIN), p.attributes(slotMAC), p.attributes(slotData)} {
+		if err := a.Validate(); err != nil {
+			return fmt.Errorf("custody: terminal profile %q: %w", p.Name, err)
+		}
+	}
+	return nil
+}
+
+// slot is one of the keys of a terminal.
+type slot uint8
+
+const (
+	slotMaster slot = iota
+	slotPIN
+	slotMAC
+	slotData
+)
+
+// String is the name of the key in the field's words.
+func (s slot) String() string { return [...]string{"TMK", "TPK", "TAK", "TDK"}[s] }
+
+// attributes are those of a terminal's key at keyd. Terminals encipher PINs and
+// tracks; keyd only deciphers them. Working keys leave under the terminal's
+// master key and in no other way; a master key that keyd made must be able to
+// reach the terminal.
+func (p TerminalProfile) attributes(s slot) keys.Attributes {
+	a := keys.Attributes{Algorithm: p.Working, Mode: keys.ModeDecrypt, Exportability: keys.NonExportable}
+	switch s {
+	case slotMaster:
+		return keys.Attributes{Usage: keys.UsageKEK, Algorithm: p.Master, Mode: keys.ModeBoth, Exportability: keys.Exportable}
+	case slotPIN:
+		a.Usage = keys.UsagePIN
+	case slotMAC:
+		a.Usage, a.Mode = p.MAC, keys.ModeMAC
+	case slotData:
+		a.Usage = keys.UsageData
+	}
+	return a
+}
+
+// profilesOf joins the built-in profiles with the configured ones, which may
+// take the place of one.
+func profilesOf(configured []TerminalProfile) (map[string]TerminalProfile, error) {
+	all := make(map[string]TerminalProfile)
+	for _, p := range TerminalProfiles() {
+		all[p.Name] = p
+	}
+	seen := make(map[string]bool)
+	for _, p := range configured {
+		if err := p.Check(); err != nil {
+			return nil, err
+		}
+		if seen[p.Name] {
+			return nil, fmt.Errorf("custody: two terminal profiles are called %q", p.Name)
+		}
+		seen[p.Name], all[p.Name] = true, p
+	}
+	return all, nil
+}
+
+// profile returns a profile by name. It returns [ErrRequest].
+func (r *terminals) profile(name string) (TerminalProfile, error) {
+	p, ok := r.profiles[name]
+	if !ok {
+		return p, fmt.Errorf("%w: no terminal profile %q; there are %v", ErrRequest, name, slices.Sorted(maps.Keys(r.profiles)))
+	}
+	return p, nil
+}
