@@ -49,12 +49,12 @@ func (db *DB) Change(ctx context.Context, once *custody.Once, fn func(*Change) e
 		return err
 	}
 	defer r.unlock()
-	ch := &Change{db: db, g: reading{r}, last: make(map[rowID]*rowSum)}
+	ch := &Change{db: db, last: make(map[rowID]*rowSum)}
 	err := db.view(ctx, func(s *session) error {
 		if err := notRepeated(s, db, once); err != nil {
 			return err
 		}
-		ch.s = s
+		ch.s, ch.g = s, reading{r, &s.row}
 		defer func() { ch.s = nil }()
 		return fn(ch)
 	})
@@ -156,7 +156,7 @@ func (ch *Change) has(t *table, name string) bool {
 	if sum, edited := ch.last[id]; edited {
 		return sum != nil
 	}
-	_, found := ch.g.r.current.Load().find(id)
+	_, found := ch.db.register.current.Load().find(id)
 	return found
 }
 

@@ -131,7 +131,17 @@ func (m *mismatch) Error() string {
 
 // reading compares registered rows with the register as they are read. That of
 // a visitor, who has no register, compares nothing.
-type reading struct{ r *register }
+type reading struct {
+	r   *register
+	row *rowBuffer // of the session
+}
+
+// rowBuffer is where a row is put to be compared, again and again.
+type rowBuffer struct {
+	name   string
+	values []any
+	into   []any // points to name and values
+}
 
 // of returns a reader of rows of t, which must be selected with t.selects. It
 // fails with a mismatch before read sees the row.
@@ -149,7 +159,7 @@ func of[T any](g reading, t *table, read func(scanner) (T, error)) func(scanner)
 }
 
 func (g reading) compare(t *table, r scanner) error {
-	name, values, err := t.scan(r)
+	name, values, err := g.row.scan(len(t.columns), r)
 	if err != nil {
 		return err
 	}
@@ -160,21 +170,23 @@ func (g reading) compare(t *table, r scanner) error {
 	return nil
 }
 
-// scan reads a row of t.selects as it is stored.
-func (t *table) scan(r scanner) (name string, values []any, err error) {
-	values = make([]any, len(t.columns))
-	into := make([]any, 0, 1+len(values))
-	into = append(into, &name)
-	for i := range values {
-		into = append(into, &values[i])
+// scan reads a name and so many values as they are stored, valid until the next row.
+func (b *rowBuffer) scan(columns int, r scanner) (name string, values []any, err error) {
+	if len(b.values) < columns {
+		b.values = make([]any, columns)
+		b.into = []any{&b.name}
+		for i := range b.values {
+			b.into = append(b.into, &b.values[i])
+		}
 	}
-	return name, values, r.Scan(into...)
+	err = r.Scan(b.into[:1+columns]...)
+	return b.name, b.values[:columns], err
 }
 
 // one reads the row of t with this name: [sql.ErrNoRows] where there is none,
 // and should be none.
 func one[T any](g reading, s *session, t *table, name string, read func(scanner) (T, error)) (T, error) {
-	all, err := collect(s, of(g, t, read), t.selects()+"WHERE "+t.key+" = ?", name)
+	all, err := collect(s, of(g, t, read), t.selectsOne(), name)
 	switch {
 	case err == nil && len(all) > 0:
 		return all[0], nil
@@ -196,7 +208,7 @@ func (db *DB) registered(run func(func(*session) error) error, fn func(*session,
 		if db.register != nil {
 			before = db.register.current.Load()
 		}
-		err := run(func(s *session) error { return fn(s, reading{db.register}) })
+		err := run(func(s *session) error { return fn(s, reading{db.register, &s.row}) })
 		var wrong *mismatch
 		if !errors.As(err, &wrong) {
 			return err

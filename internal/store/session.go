@@ -20,6 +20,7 @@ type session struct {
 	// it may when a write fails. What came after would be committed alone.
 	lost error
 	open bool // a transaction is open
+	row  rowBuffer
 }
 
 func newSession(ctx context.Context, db *sql.DB) (*session, error) {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strings"
+	"sync"
 )
 
 // table is a table whose rows are registered. Its rows are found by one column
@@ -14,6 +15,9 @@ type table struct {
 	name    string // in the schema
 	key     string // column
 	columns []column
+
+	made sync.Once
+	text struct{ selects, selectsOne, insert, update, delete string }
 }
 
 // column is a column beside the name. Columns are added at the end, together
@@ -58,23 +62,32 @@ func (t *table) names() []string {
 // The statements of a table. There are few tables, so that a session can keep
 // all of them.
 
-func (t *table) selects() string {
-	return "SELECT " + strings.Join(t.names(), ", ") + " FROM " + t.name + " "
-}
+// selects reads all rows, unless conditions follow.
+func (t *table) selects() string { return t.statements().text.selects }
 
-func (t *table) insert() string {
-	return "INSERT INTO " + t.name + " (" + strings.Join(t.names(), ", ") + ") VALUES (?" + strings.Repeat(", ?", len(t.columns)) + ")"
-}
+// selectsOne reads the row of a name.
+func (t *table) selectsOne() string { return t.statements().text.selectsOne }
 
-func (t *table) update() string {
-	set := make([]string, 0, len(t.columns))
-	for _, c := range t.columns {
-		set = append(set, c.name+" = ?")
-	}
-	return "UPDATE " + t.name + " SET " + strings.Join(set, ", ") + " WHERE " + t.key + " = ?"
-}
+// insert takes the values of names, in this order.
+func (t *table) insert() string { return t.statements().text.insert }
 
-func (t *table) delete() string { return "DELETE FROM " + t.name + " WHERE " + t.key + " = ?" }
+// update takes the values of the columns and then the name.
+func (t *table) update() string { return t.statements().text.update }
+
+// delete takes the name.
+func (t *table) delete() string { return t.statements().text.delete }
+
+func (t *table) statements() *table {
+	t.made.Do(func() {
+		names := t.names()
+		t.text.selects = "SELECT " + strings.Join(names, ", ") + " FROM " + t.name + " "
+		t.text.selectsOne = t.text.selects + "WHERE " + t.key + " = ?"
+		t.text.insert = "INSERT INTO " + t.name + " (" + strings.Join(names, ", ") + ") VALUES (?" + strings.Repeat(", ?", len(t.columns)) + ")"
+		t.text.update = "UPDATE " + t.name + " SET " + strings.Join(names[1:], " = ?, ") + " = ? WHERE " + t.key + " = ?"
+		t.text.delete = "DELETE FROM " + t.name + " WHERE " + t.key + " = ?"
+	})
+	return t
+}
 
 // rowMark begins the digests of rows.
 const rowMark = "keyd register 1 row\n"
