@@ -71,7 +71,7 @@ func (c *Custody) decide(ctx context.Context, caller Caller, corr, ref string, o
 		if a.at(c.clock()) == ApprovalExpired {
 			r.Reason = audit.ReasonExpired
 		}
-		return Approval{}, errors.Join(err, c.record(ctx, r))
+		return Approval{}, after(c.record(ctx, r), err)
 	}
 	return c.decided(ctx, caller, r, a, to)
 }
@@ -165,6 +165,14 @@ func idForm(text string) string {
 		}
 	}
 	return string(out)
+}
+
+// after is the answer to a refusal: that it could not be recorded, or else why.
+func after(recorded, why error) error {
+	if recorded != nil {
+		return recorded
+	}
+	return why
 }
 
 // notTheirs is the refusal of an operation that no role of the caller has.

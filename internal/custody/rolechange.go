@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -59,7 +58,7 @@ func (c *Custody) SetRoles(ctx context.Context, caller Caller, corr string, q Se
 	r.Change.Before, r.Change.After = rolesHash(was), rolesHash(now)
 	if err := c.enoughAdministrators(now); err != nil {
 		describe(&r, err)
-		return ClientInfo{}, errors.Join(err, c.record(ctx, r))
+		return ClientInfo{}, after(c.record(ctx, r), err)
 	}
 	approvals, err := c.approved(ctx, caller, corr, OpSetRoles, now.Name+" = "+joinRoles(now.Roles))
 	if err != nil {

@@ -89,7 +89,7 @@ func (c *Custody) usable(caller Caller, a Approval) error {
 func (c *Custody) unspendable(ctx context.Context, caller Caller, corr string, a Approval, why error) error {
 	if errors.Is(why, errNotYet) {
 		pending := &Pending{Ref: a.Ref}
-		return errors.Join(pending, c.executed(ctx, caller, corr, a, pending))
+		return after(c.executed(ctx, caller, corr, a, pending), pending)
 	}
 	over := a
 	over.State = ApprovalExpired
