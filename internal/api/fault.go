@@ -136,6 +136,8 @@ func (c *call) custodyFault(err error) *fault {
 		return &fault{name: notFound, message: "no such request for approval", resource: c.asked}
 	case errors.Is(err, custody.ErrNoClient):
 		return &fault{name: notFound, message: "no such client", resource: c.asked}
+	case errors.Is(err, custody.ErrNoTerminal):
+		return &fault{name: notFound, message: "no such terminal", resource: c.asked}
 	case errors.Is(err, custody.ErrNoKey), errors.Is(err, custody.ErrNoAlias):
 		return &fault{name: notFound, message: "no such key or alias", resource: c.missing(err)}
 	case errors.Is(err, custody.ErrAliasExists):

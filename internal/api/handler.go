@@ -165,7 +165,9 @@ func (h *Handler) release(c *call) {
 	clear(c.body)
 	clear(c.out)
 	kept := call{Handler: h, body: c.body[:0], out: c.out[:0]}
-	kept.form.doc.nodes = c.form.doc.nodes[:0]
+	if cap(c.form.doc.nodes) <= mostValues {
+		kept.form.doc.nodes = c.form.doc.nodes[:0]
+	}
 	if cap(c.body) > mostKept || cap(c.out) > mostKept {
 		kept.body, kept.out = nil, nil
 	}
@@ -178,6 +180,9 @@ func (c *call) read(r *http.Request) error {
 	limit := mostDataBody
 	if c.plane == controlPlane {
 		limit = mostControlBody
+	}
+	if c.op.name == string(custody.OpAddTerminals) {
+		limit, c.form.doc.most = mostTerminalBody, mostTerminalValues
 	}
 	tooLarge := &fault{name: validation, message: "the body is larger than " + strconv.Itoa(limit>>10) + " KiB", hangUp: true}
 	if r.ContentLength > int64(limit) {

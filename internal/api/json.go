@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -56,6 +57,7 @@ type document struct {
 	text  []byte
 	nodes []node
 	at    int
+	most  int // values; 0 is mostValues
 }
 
 // parse reads one JSON object (RFC 8259). An empty text is an empty object.
@@ -104,7 +106,7 @@ func (d *document) peek() byte {
 }
 
 func (d *document) value(parent int32, name span, depth int) error {
-	if len(d.nodes) == mostValues {
+	if len(d.nodes) == cmp.Or(d.most, mostValues) {
 		return tooManyParts
 	}
 	self := int32(len(d.nodes))

@@ -57,14 +57,23 @@ func controlOperations() map[string]*operation {
 		string(custody.OpListKeys):    {do: (*call).listKeys},
 		string(custody.OpCreateAlias): {do: (*call).createAlias},
 		string(custody.OpGetAlias):    {do: (*call).getAlias},
-		string(custody.OpImportKey):   {do: (*call).importKey}, string(custody.OpExportKey): {do: (*call).exportKey},
+
+		string(custody.OpStartKeyUsage): {do: (*call).startKeyUsage},
+		string(custody.OpStopKeyUsage):  {do: (*call).stopKeyUsage},
+		string(custody.OpDeleteKey):     {do: (*call).deleteKey},
+		string(custody.OpRestoreKey):    {do: (*call).restoreKey},
+		string(custody.OpUpdateAlias):   {do: (*call).updateAlias},
+		string(custody.OpDeleteAlias):   {do: (*call).deleteAlias},
+		string(custody.OpListAliases):   {do: (*call).listAliases},
+		string(custody.OpTagResource):   {do: (*call).tagResource},
+		string(custody.OpUntagResource): {do: (*call).untagResource},
+		string(custody.OpListTags):      {do: (*call).listTags},
+
+		string(custody.OpImportKey): {do: (*call).importKey}, string(custody.OpExportKey): {do: (*call).exportKey},
 		string(custody.OpImportParams): {do: (*call).getParametersForImport}, string(custody.OpGetCertificate): {do: (*call).getPublicKeyCertificate},
 	}
 	for _, name := range []string{
 		"GetParametersForExport",
-		"UpdateAlias", "DeleteAlias", "ListAliases",
-		"StartKeyUsage", "StopKeyUsage", "DeleteKey", "RestoreKey",
-		"TagResource", "UntagResource", "ListTagsForResource",
 		"GetCertificateSigningRequest",
 		"PutResourcePolicy", "GetResourcePolicy", "DeleteResourcePolicy",
 		"AddKeyReplicationRegions", "RemoveKeyReplicationRegions",
@@ -83,6 +92,8 @@ func controlOperations() map[string]*operation {
 // extensionOperations are those that keyd alone has, by their name.
 func extensionOperations() map[string]*operation {
 	table := map[string]*operation{
+		string(custody.OpGetKey):              {do: (*call).getKeyDetail},
+		string(custody.OpRotateKey):           {do: (*call).rotateKey},
 		"ImportCryptogram":                    {do: (*call).importCryptogram},
 		"ExportCryptogram":                    {do: (*call).exportCryptogram},
 		"GetWrappingCertificate":              {do: (*call).getWrappingCertificate},
@@ -97,6 +108,11 @@ func extensionOperations() map[string]*operation {
 		string(custody.OpGetClients):          {do: (*call).getClients},
 		string(custody.OpSetRoles):            {do: (*call).setRoles},
 		string(custody.OpBackup):              {do: (*call).backup},
+		string(custody.OpAddTerminals):        {do: (*call).addTerminals},
+		string(custody.OpChangeTerminal):      {do: (*call).changeTerminal},
+		string(custody.OpGetTerminal):         {do: (*call).getTerminal},
+		string(custody.OpListTerminals):       {do: (*call).listTerminals},
+		string(custody.OpDistributeKeys):      {do: (*call).distributeKeys},
 	}
 	for name, op := range table {
 		op.name = name

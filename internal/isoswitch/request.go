@@ -110,6 +110,10 @@ func (s *Switch) register(ctx context.Context, r *request) *verdict {
 		v := r.refusal("D-02")
 		v.reason = audit.ReasonTerminalLink
 		return v
+	case terminal.Scheme != TDESDUKPT && terminal.Scheme != AESDUKPT: // its dialect is not spoken here
+		v := r.refusal("D-02")
+		v.reason = audit.ReasonProfileDenied
+		return v
 	case r.msg.Text(42) != terminal.MID:
 		v := r.refusal("D-02")
 		v.code = codeMerchant
