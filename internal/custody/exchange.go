@@ -145,6 +145,11 @@ func (c *Custody) takeIn(ctx context.Context, caller Caller, corr string, q aske
 	var k KeyRecord
 	var class audit.Custody
 	err = c.intended(ctx, r, func(r *audit.Record) error {
+		if q.kek != nil {
+			if err := c.use(ctx, *q.kek, taking); err != nil {
+				return err
+			}
+		}
 		in, err := open()
 		if err != nil {
 			return err
@@ -233,6 +238,18 @@ func keep(h *tr31.Header) (map[string]string, error) {
 		kept[keptOptional] = text
 	}
 	return kept, nil
+}
+
+// keptTag tells what keep wrote from the tags of the API.
+func keptTag(name, _ string) bool { return name == keptVersion || name == keptOptional }
+
+// retain carries what keep wrote over to another policy of the same value.
+func retain(policy, from map[string]string) {
+	for name, value := range from {
+		if keptTag(name, value) {
+			policy[name] = value
+		}
+	}
 }
 
 // kept is the inverse of keep.

@@ -78,6 +78,9 @@ func (c *Custody) ExportKey(ctx context.Context, caller Caller, corr string, q E
 	r.KSN = out.ksn
 	answer := ExportedKey{KEK: kek.Block.ID, CheckBy: out.checkBy, Custody: audit.CustodyProcess}
 	err = c.intended(ctx, r, func(r *audit.Record) error {
+		if err := c.use(ctx, kek, making); err != nil {
+			return err
+		}
 		value, err := out.value(ctx, c)
 		if err != nil {
 			return err

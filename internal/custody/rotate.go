@@ -178,6 +178,7 @@ func inherited(old, next KeyRecord, now time.Time) (map[string]string, error) {
 		policy = make(map[string]string)
 	}
 	delete(policy, TagNotBefore)
+	maps.DeleteFunc(policy, keptTag) // was said of the old value
 	if until, ok := policy[TagNotAfter]; ok {
 		end, err := parseInstant(until)
 		if err != nil {
@@ -208,10 +209,12 @@ func merged(old, own map[string]string) map[string]string {
 	return all
 }
 
-// allTags are a key's tags with those of its policy.
+// allTags are a key's tags with those of its policy, but for what a key block
+// said of it, which no caller sets.
 func allTags(k KeyRecord) map[string]string {
 	all := make(map[string]string, len(k.Tags)+len(k.Block.Policy))
 	maps.Copy(all, k.Tags)
 	maps.Copy(all, k.Block.Policy)
+	maps.DeleteFunc(all, keptTag)
 	return all
 }

@@ -76,6 +76,7 @@ func (c *Custody) retag(ctx context.Context, caller Caller, corr string, op Oper
 	if err != nil {
 		return err
 	}
+	retain(policy, old.Block.Policy)
 	var approvals []audit.Approval
 	sealed := changesPolicy(changed)
 	if sealed {

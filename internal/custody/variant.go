@@ -164,6 +164,9 @@ func (c *Custody) ExportCryptogram(ctx context.Context, caller Caller, corr stri
 	}
 	answer := ExportedCryptogram{ZMK: zmk.Block.ID, Custody: audit.CustodyProcess}
 	err = c.intended(ctx, c.exportRecord(caller, corr, k, zmk, approvals), func(r *audit.Record) error {
+		if err := c.use(ctx, zmk, making); err != nil {
+			return err
+		}
 		value, err := c.exchange.Token.Export(ctx, k.Block)
 		if err != nil {
 			return tokenError("exporting a key", err)
