@@ -70,6 +70,7 @@ func newRoomOver(t testing.TB, token *hsm.Token, change func(*custody.Config)) *
 		Token: token, Maker: hsm.NewManager(token), Keeper: hsm.NewManager(token), Store: db, Log: log,
 		Clock: time.Now, Serial: token.Info().Serial,
 	}
+	cfg.Exchange = custody.Exchange{Token: hsm.NewManager(token), Store: db}
 	if change != nil {
 		change(&cfg)
 	}
