@@ -46,27 +46,27 @@ func (k *killable) offline(work func(ctx context.Context, n *node)) {
 // fillKeys adds keys under the first local master key.
 func fillKeys(t *testing.T, ctx context.Context, n *node, many int) {
 	t.Helper()
-	value := secret.From(bytes.Repeat([]byte{0x2A, 0x37}, 8))
-	const batch = 500
-	for at := 0; at < many; at += batch {
-		err := n.db.ChangeKeys(ctx, nil, func(ch custody.KeyChange) error {
-			for i := at; i < min(at+batch, many); i++ {
-				b, err := n.manager.Import(ctx, keys.Block{
-					ID: keys.ID(fmt.Sprintf("%032d", i)), Version: 1, CreatedMs: 1,
-					Attributes: keys.Attributes{Usage: keys.UsageData, Algorithm: keys.AES128, Mode: keys.ModeBoth, Exportability: keys.NonExportable},
-				}, value)
-				if err != nil {
-					return err
-				}
-				if err := ch.AddKey(custody.KeyRecord{Block: b, State: custody.CreateComplete, Enabled: true, UsageStart: time.Unix(1, 0)}); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
+	wanted := make([]keys.Wanted, many)
+	for i := range wanted {
+		wanted[i].Template = keys.Block{
+			ID: keys.ID(fmt.Sprintf("%032d", i)), Version: 1, CreatedMs: 1,
+			Attributes: keys.Attributes{Usage: keys.UsageData, Algorithm: keys.AES128, Mode: keys.ModeBoth, Exportability: keys.NonExportable},
 		}
+	}
+	made, err := n.manager.GenerateBatch(ctx, wanted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = n.db.ChangeKeys(ctx, nil, func(ch custody.KeyChange) error {
+		for _, k := range made {
+			if err := ch.AddKey(custody.KeyRecord{Block: k.Block, State: custody.CreateComplete, Enabled: true, UsageStart: time.Unix(1, 0)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -81,7 +81,7 @@ func addSecond(t *testing.T, ctx context.Context, n *node) {
 	defer lmk.Clear()
 	who := custody.SystemCaller("ceremony", custody.RoleCustodian)
 	now := time.Now()
-	people := []audit.Approval{{ID: "custodian-1", Ref: audit.UUID{1}, At: now}, {ID: "custodian-2", Ref: audit.UUID{2}, At: now}}
+	people := []audit.Approval{{ID: "custodian-1", Ref: audit.UUID{1, 6: 0x70, 8: 0x80}, At: now}, {ID: "custodian-2", Ref: audit.UUID{2, 6: 0x70, 8: 0x80}, At: now}}
 	if g, err := n.custody.AddLMK(ctx, who, "lmk", lmk, people); err != nil || g != 2 {
 		t.Fatalf("generation %d, %v; want 2", g, err)
 	}
@@ -246,7 +246,7 @@ func (k *killable) macAs(client string) {
 	if err != nil {
 		k.t.Fatal(err)
 	}
-	body := `{"KeyIdentifier":"alias/dev/zak","MessageData":"00112233","GenerationAttributes":{"Algorithm":"ISO9797_ALGORITHM3"}}`
+	body := `{"KeyIdentifier":"alias/dev/zak","MessageData":"0011223344556677","GenerationAttributes":{"Algorithm":"ISO9797_ALGORITHM3"}}`
 	resp, err := d.client.Post(d.url+"/mac/generate", "application/json", strings.NewReader(body))
 	if err != nil {
 		k.t.Fatal(err)

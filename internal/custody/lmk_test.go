@@ -37,7 +37,7 @@ func lmkValue(t testing.TB, digits string) secret.Bytes {
 // bothOf names the people behind a ceremony.
 func bothOf(names ...string) (all []audit.Approval) {
 	for i, name := range names {
-		all = append(all, audit.Approval{ID: name, Ref: audit.UUID{byte(i + 1)}, At: time.Now()})
+		all = append(all, audit.Approval{ID: name, Ref: audit.UUID{byte(i + 1), 6: 0x70, 8: 0x80}, At: time.Now()})
 	}
 	return all
 }
@@ -171,6 +171,11 @@ func TestChangeOfLMK(t *testing.T) {
 func (r *room) checkLMKRecords(t *testing.T) {
 	t.Helper()
 	all := r.records(t, "sec")
+	for _, line := range all {
+		if strings.Contains(line, `"scrub"`) {
+			t.Errorf("values of a record were replaced: %s", line)
+		}
+	}
 	for _, want := range [][]string{
 		{`"action":"key.import"`, `"id":"lmk/2"`, `"phase":"intent"`, `"id":"alice"`, `"id":"bob"`},
 		{`"action":"key.import"`, `"id":"lmk/2"`, `"outcome":"ok"`, `"custody":"process"`},
@@ -197,14 +202,19 @@ func containsAll(line string, parts []string) bool {
 func (r *room) stored(t *testing.T) map[keys.ID]custody.KeyRecord {
 	t.Helper()
 	all := make(map[keys.ID]custody.KeyRecord)
-	list, err := r.db.Keys(t.Context(), custody.KeyQuery{})
-	if err != nil {
-		t.Fatal(err)
+	q := custody.KeyQuery{Limit: 1000}
+	for {
+		page, err := r.db.Keys(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range page {
+			all[k.Block.ID], q.After = k, k.Block.ID
+		}
+		if len(page) < q.Limit {
+			return all
+		}
 	}
-	for _, k := range list {
-		all[k.Block.ID] = k
-	}
-	return all
 }
 
 func (r *room) status(t *testing.T) []custody.LMKStatus {
@@ -391,31 +401,76 @@ func (r *room) use(t *testing.T, alias string) error {
 	return failed
 }
 
-// fill stores n keys of the first generation. Their blocks are one value under
-// many ids.
+// fill stores n keys of the first generation, whose ids are their numbers.
 func (r *room) fill(t *testing.T, m *hsm.Manager, n int) {
 	t.Helper()
-	const batch = 500
-	for at := 0; at < n; at += batch {
-		var records []custody.KeyRecord
-		for i := at; i < min(at+batch, n); i++ {
-			b, err := m.Import(t.Context(), keys.Block{
-				ID: keys.ID(fmt.Sprintf("%032d", i)), Version: 1, CreatedMs: 1, Attributes: attributes(keys.UsageData, keys.AES128, keys.ModeBoth),
-			}, lmkValue(t, "000102030405060708090A0B0C0D0E0F"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			records = append(records, custody.KeyRecord{Block: b, State: custody.CreateComplete, Enabled: true})
-		}
-		if err := r.db.ChangeKeys(t.Context(), nil, func(ch custody.KeyChange) error {
-			for _, k := range records {
-				if err := ch.AddKey(k); err != nil {
-					return err
-				}
-			}
-			return nil
-		}); err != nil {
-			t.Fatal(err)
+	wanted := make([]keys.Wanted, n)
+	for i := range wanted {
+		wanted[i].Template = keys.Block{
+			ID: keys.ID(fmt.Sprintf("%032d", i)), Version: 1, CreatedMs: 1, Attributes: attributes(keys.UsageData, keys.AES128, keys.ModeBoth),
 		}
 	}
+	made, err := m.GenerateBatch(t.Context(), wanted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.db.ChangeKeys(t.Context(), nil, func(ch custody.KeyChange) error {
+		for _, k := range made {
+			if err := ch.AddKey(custody.KeyRecord{Block: k.Block, State: custody.CreateComplete, Enabled: true}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRewrapWhileKeysChange stops keys while they are re-wrapped:
+// no change fails, and none is lost.
+func TestRewrapWhileKeysChange(t *testing.T) {
+	const many = 1_500
+	r, m := masterRoom(t)
+	r.fill(t, m, many)
+	r.addLMK(t)
+	ids := make([]keys.ID, 0, many)
+	for i := range many {
+		ids = append(ids, keys.ID(fmt.Sprintf("%032d", i)))
+	}
+	var stopped []keys.ID
+	ctx, stop := context.WithCancel(t.Context())
+	var changer sync.WaitGroup
+	changer.Go(func() {
+		for i := 0; i < many && ctx.Err() == nil; i += 7 {
+			id := ids[len(ids)-1-i]
+			if _, err := r.StopKeyUsage(t.Context(), admin, "stop", custody.KeyStep{Key: custody.Ref{ID: id}}); err != nil {
+				t.Error(err)
+				return
+			}
+			stopped = append(stopped, id)
+		}
+	})
+	r.rewrapAll(t)
+	stop()
+	changer.Wait()
+	p := r.rewrapAll(t) // what was sealed anew on the way
+	if p.Done != many {
+		t.Errorf("%+v, want all %d", p, many)
+	}
+	after := r.stored(t)
+	for _, id := range stopped {
+		if after[id].Enabled {
+			t.Errorf("key %s was stopped, and is in use", id)
+		}
+	}
+	on := 0
+	for _, k := range after {
+		if k.Enabled {
+			on++
+		}
+	}
+	if on != many-len(stopped) || len(stopped) == 0 {
+		t.Errorf("%d keys are in use, want %d less %d", on, many, len(stopped))
+	}
+	t.Logf("%d keys stopped meanwhile", len(stopped))
 }
