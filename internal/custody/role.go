@@ -130,6 +130,7 @@ func conflict(roles []Role) (a, b Role, found bool) {
 		{RoleAdmin, RoleApplication}, {RoleCustodian, RoleApplication}, {RoleCustodian, RoleAdmin},
 		{RoleAuditor, RoleAdmin}, {RoleAuditor, RoleCustodian}, {RoleAuditor, RoleApplication},
 		{RoleAdmin, RoleTerminal}, {RoleCustodian, RoleTerminal}, {RoleAuditor, RoleTerminal},
+		{RoleCustodian, RoleOperator}, {RoleAuditor, RoleOperator}, // operators write backups
 	}
 	for _, pair := range apart {
 		if slices.Contains(roles, pair[0]) && slices.Contains(roles, pair[1]) {
