@@ -221,7 +221,7 @@ func (k keyLines) of(key string) int {
 // resolvePaths makes relative paths relative to the configuration's folder.
 func (c *config) resolvePaths(dir string) {
 	paths := []*string{
-		&c.Token.Module, &c.Store.Path, &c.Audit.Dir, &c.Ops.Socket,
+		&c.Token.Module, &c.Store.Path, &c.Audit.Dir, &c.Backup.Dir, &c.Ops.Socket,
 		&c.API.Cert, &c.API.Key, &c.API.ClientCA, &c.API.CRL,
 		&c.Switch.Cert, &c.Switch.Key, &c.Switch.ClientCA, &c.Switch.CRL,
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/store"
 )
 
@@ -29,6 +30,8 @@ type Config struct {
 // Archive makes the backups of one node. It is safe for concurrent use.
 type Archive struct{ cfg Config }
 
+var _ custody.Archiver = (*Archive)(nil)
+
 // New checks the configuration and returns an Archive.
 func New(cfg Config) (*Archive, error) {
 	if cfg.Token == nil || cfg.DB == nil || cfg.LMK == nil || cfg.Clock == nil || cfg.Node == "" || cfg.Dir == "" {
@@ -37,18 +40,9 @@ func New(cfg Config) (*Archive, error) {
 	return &Archive{cfg}, nil
 }
 
-// Made describes a backup that was made.
-type Made struct {
-	File   string // name in the archive's directory
-	Bytes  int64
-	SHA256 [32]byte // of the file
-	Rows   map[string]int
-	At     time.Time
-}
-
-// Make writes a new backup and returns once it is durable. It never writes over
+// Make implements [custody.Archiver]. It writes a new backup and returns once it is durable. It never writes over
 // a file; an interrupted one leaves a file that ends in .partial and is of no use.
-func (a *Archive) Make(ctx context.Context) (made Made, err error) {
+func (a *Archive) Make(ctx context.Context) (made custody.Backup, err error) {
 	if err := closedDir(a.cfg.Dir); err != nil {
 		return made, err
 	}
@@ -65,7 +59,11 @@ func (a *Archive) Make(ctx context.Context) (made Made, err error) {
 		}
 	}()
 	count := &counting{w: file, sum: sha256.New()}
-	made.Rows, err = a.write(ctx, count, made.At)
+	masters, err := a.cfg.LMK(ctx)
+	if err == nil {
+		made.LMK = newest(masters)
+		made.Rows, err = a.write(ctx, count, made.At, masters)
+	}
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return made, err
 	}
@@ -81,11 +79,15 @@ func (a *Archive) Make(ctx context.Context) (made Made, err error) {
 	return made, nil
 }
 
-func (a *Archive) write(ctx context.Context, to io.Writer, at time.Time) (map[string]int, error) {
-	masters, err := a.cfg.LMK(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("backup: %w", err)
+// newest is the generation that the file's own key stands under.
+func newest(masters []LMK) (generation uint32) {
+	for _, m := range masters {
+		generation = max(generation, m.Generation)
 	}
+	return generation
+}
+
+func (a *Archive) write(ctx context.Context, to io.Writer, at time.Time, masters []LMK) (map[string]int, error) {
 	w, err := NewWriter(to, NewKeeper(ctx, a.cfg.Token, a.cfg.Clock), Header{
 		Made: at, Node: a.cfg.Node, Site: a.cfg.Site, Build: a.cfg.Build, Schema: store.SchemaVersion(), LMK: masters,
 	})
