@@ -57,12 +57,17 @@ func (c *call) keyARN(name string) keys.ID {
 }
 
 func (c *call) appendAlias(b []byte, alias custody.Alias) []byte {
-	b = append(b, `{"Alias":{"AliasName":`...)
+	b = append(b, `{"Alias":`...)
+	return append(c.appendAliasMembers(b, alias), '}')
+}
+
+func (c *call) appendAliasMembers(b []byte, alias custody.Alias) []byte {
+	b = append(b, `{"AliasName":`...)
 	b = appendString(b, alias.Name)
 	if alias.Key != "" {
 		b = append(b, `,"KeyArn":"`...)
 		b = c.names.appendARN(b, alias.Key)
 		b = append(b, '"')
 	}
-	return append(b, `}}`...)
+	return append(b, '}')
 }

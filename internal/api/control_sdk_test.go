@@ -121,7 +121,7 @@ func TestControlSDK(t *testing.T) {
 		}
 	})
 	t.Run("UnknownOperationException", func(t *testing.T) {
-		_, err := c.DeleteKey(t.Context(), &control.DeleteKeyInput{KeyIdentifier: &arn})
+		_, err := c.GetResourcePolicy(t.Context(), &control.GetResourcePolicyInput{ResourceArn: &arn})
 		var failure interface{ ErrorCode() string }
 		var response *awshttp.ResponseError
 		if !errors.As(err, &failure) || failure.ErrorCode() != "UnknownOperationException" {

@@ -277,7 +277,13 @@ func TestExamplesControlPlane(t *testing.T) {
 		})
 	}
 	t.Run("operations that are not there yet", func(t *testing.T) {
-		there := map[string]bool{"CreateKey": true, "GetKey": true, "ListKeys": true, "CreateAlias": true, "GetAlias": true}
+		there := map[string]bool{
+			"CreateKey": true, "GetKey": true, "ListKeys": true, "CreateAlias": true, "GetAlias": true,
+			"ImportKey": true, "ExportKey": true, "GetParametersForImport": true,
+			"UpdateAlias": true, "DeleteAlias": true, "ListAliases": true, // TestExamplesLife, as what follows
+			"StartKeyUsage": true, "StopKeyUsage": true, "DeleteKey": true, "RestoreKey": true,
+			"TagResource": true, "UntagResource": true, "ListTagsForResource": true,
+		}
 		ran := 0
 		for id, e := range all {
 			if e.Plane != "control" || there[e.Operation] {
@@ -291,8 +297,8 @@ func TestExamplesControlPlane(t *testing.T) {
 				}
 			})
 		}
-		if ran != 19 {
-			t.Errorf("%d ran, want 19", ran)
+		if ran != 1 {
+			t.Errorf("%d ran, want 1", ran)
 		}
 	})
 }

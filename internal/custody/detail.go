@@ -17,6 +17,9 @@ type KeyDetail struct {
 	Newer     *KeyRecord  // the version that took its place
 }
 
+// AllTags are a key's tags with those of its policy.
+func (k KeyRecord) AllTags() map[string]string { return allTags(k) }
+
 // KeyDetail returns the key that ref names, its counter, limits and versions. It
 // returns [ErrDenied], [ErrNoKey], [ErrKeyUse] for a policy that cannot be read,
 // or [ErrUnavailable].

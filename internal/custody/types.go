@@ -184,7 +184,9 @@ type KeyRecord struct {
 // Life is what a key's life cycle knows beside its state and times. It is stored
 // as JSON: members are added, with omitempty or omitzero, and never renamed.
 type Life struct {
-	Successor keys.ID `json:"successor,omitempty"` // the key that took its place under its aliases
+	Successor   keys.ID   `json:"successor,omitempty"`   // the key that took its place under its aliases
+	Predecessor keys.ID   `json:"predecessor,omitempty"` // the key whose place it took
+	Retires     time.Time `json:"retires,omitzero"`      // when a replaced key stops to verify and decipher
 }
 
 // KeyQuery selects keys for a listing.
