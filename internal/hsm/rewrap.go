@@ -27,11 +27,28 @@ func (m *Manager) Rewrap(ctx context.Context, b *keys.Block) (*keys.Block, error
 	return done[0].Block, done[0].Err
 }
 
-// RewrapAll is Rewrap of many blocks in one session; the answers stand in the
+// rewrapTogether is how many blocks are moved in one session: few enough for
+// the deadline of a network HSM.
+const rewrapTogether = 64
+
+// RewrapAll is Rewrap of many blocks, in few sessions; the answers stand in the
 // order of the blocks. One that cannot be re-wrapped has its error and does not
-// hold up the others. The error of the whole is that of a token that is away,
-// and then nothing was done that counts: the blocks can be given again.
+// hold up the others. The error of the whole is that of a token that is away:
+// then no answer counts, and the blocks can be given again.
 func (m *Manager) RewrapAll(ctx context.Context, blocks []*keys.Block) ([]keys.Rewrapped, error) {
+	done := make([]keys.Rewrapped, 0, len(blocks))
+	for some := range slices.Chunk(blocks, rewrapTogether) {
+		moved, err := m.rewrapSome(ctx, some)
+		if err != nil {
+			return nil, fmt.Errorf("hsm: re-wrap key blocks: %w", err)
+		}
+		done = append(done, moved...)
+	}
+	return done, nil
+}
+
+// rewrapSome works on copies, because this caller may give up before the worker does.
+func (m *Manager) rewrapSome(ctx context.Context, blocks []*keys.Block) ([]keys.Rewrapped, error) {
 	own := make([]*keys.Block, len(blocks))
 	for i, b := range blocks {
 		own[i] = cloneBlock(b)
@@ -51,7 +68,7 @@ func (m *Manager) RewrapAll(ctx context.Context, blocks []*keys.Block) ([]keys.R
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("hsm: re-wrap key blocks: %w", err)
+		return nil, err
 	}
 	return done, nil
 }
