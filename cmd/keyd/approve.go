@@ -72,7 +72,7 @@ func (c *approvalsLsCmd) Run(p *program) error {
 		if a.DecidedBy != nil {
 			second = a.DecidedBy.Name
 		}
-		out.row(a, a.Reference, a.State, a.AskedBy.Name, a.Operation, visible(a.Object), moment(&a.Asked), second)
+		out.row(a, a.Reference, a.State, a.AskedBy.Name, a.Operation, harmless(a.Object), moment(&a.Asked), second)
 	}
 	return out.flush()
 }
@@ -163,13 +163,13 @@ func describeRequest(w io.Writer, a approvalAnswer) error {
 		"since      %s, open until %s\n"+
 		"from       %s\n"+
 		"request    SHA-256 %s\n",
-		a.Reference, strings.ToLower(a.State), a.AskedBy.Name, a.AskedBy.URI, visible(a.AskedBy.Subject),
-		a.Operation, visible(a.Object), moment(&a.Asked), moment(&a.Deadline), a.AskedBy.Addr, a.RequestHash)
+		a.Reference, strings.ToLower(a.State), a.AskedBy.Name, a.AskedBy.URI, harmless(a.AskedBy.Subject),
+		a.Operation, harmless(a.Object), moment(&a.Asked), moment(&a.Deadline), a.AskedBy.Addr, a.RequestHash)
 	return err
 }
 
-// visible is a text of somebody else's as it may be shown at a terminal.
-func visible(text string) string {
+// harmless is a text of somebody else's as it may be shown at a terminal.
+func harmless(text string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return '?'
