@@ -18,6 +18,7 @@ type config struct {
 	Ops      opsConfig        `toml:"ops" comment:"Health and metrics, plain HTTP on loopback."`
 	Log      logConfig        `toml:"log" comment:"The operator's log on standard error. It is not the audit log."`
 	Upstream []upstreamConfig `toml:"upstream,omitempty" comment:"The acquirer host or issuer that the switch forwards to."`
+	Profile  []profileConfig  `toml:"terminal_profile,omitempty" comment:"Kinds of terminals with master keys, beside unionpay, tdes and aes, or in their place."`
 	Client   []clientConfig   `toml:"client,omitempty" comment:"Who may connect, by the identity in the client certificate; a valid chain alone gives nothing."`
 }
 

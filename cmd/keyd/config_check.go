@@ -52,6 +52,7 @@ func (f *configFile) check(name string) error {
 		k.upstream(fmt.Sprintf("upstream[%d]", i), &f.Upstream[i])
 	}
 	k.clients(f.Client)
+	k.profiles(f.Profile)
 	k.secondPerson(&f.API, f.Client)
 	if f.Ops.Listen != "" {
 		k.address("ops.listen", f.Ops.Listen)

@@ -68,6 +68,7 @@ func openNodeAs(ctx context.Context, cfg *configFile, log *slog.Logger, m *metri
 		Token: n.token, Maker: n.manager, Keeper: n.manager, Store: n.db, Log: n.audit,
 		Clients: cfg.clients(), Clock: time.Now, Serial: n.token.Info().Serial,
 		Alarm:     n.keyAlarm,
+		Terminals: &custody.Terminals{Store: n.db, Maker: n.manager, Profiles: cfg.profiles()},
 		LegacyPIN: cfg.API.LegacyPINFormats,
 		Exchange: custody.Exchange{
 			Token: n.manager, Store: n.db, LegacyBlocks: cfg.API.LegacyKeyBlocks,

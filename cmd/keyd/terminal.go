@@ -17,23 +17,44 @@ import (
 )
 
 type terminalCmd struct {
-	Add terminalAddCmd `cmd:"" help:"Register a terminal; the running daemon knows it at once."`
-	Ls  terminalLsCmd  `cmd:"" help:"List the registered terminals."`
+	Add     terminalAddCmd     `cmd:"" help:"Register a terminal; the running daemon knows it at once."`
+	Import  terminalImportCmd  `cmd:"" help:"Register the terminals of a CSV file."`
+	Ls      terminalLsCmd      `cmd:"" help:"List the registered terminals."`
+	Show    terminalShowCmd    `cmd:"" help:"Show a terminal and its keys."`
+	Suspend terminalSuspendCmd `cmd:"" help:"Take a terminal out of service."`
+	Resume  terminalResumeCmd  `cmd:"" help:"Take a terminal back into service."`
+	Retire  terminalRetireCmd  `cmd:"" help:"End a terminal for good and stop its working keys."`
+	Limits  terminalLimitsCmd  `cmd:"" help:"Set the largest sale of a terminal."`
+	Keys    terminalKeysCmd    `cmd:"" help:"Give a terminal new working keys under its master key."`
 }
 
 type terminalAddCmd struct {
-	Config   string `required:"" placeholder:"FILE" help:"The configuration, TOML."`
+	Config   string `placeholder:"FILE" help:"DUKPT on the daemon's machine: the configuration, TOML."`
 	TID      string `required:"" name:"tid" placeholder:"TID" help:"DE 41, 8 characters."`
 	MID      string `required:"" name:"mid" placeholder:"MID" help:"DE 42, 15 characters."`
-	Scheme   string `required:"" enum:"tdes-dukpt,aes-dukpt" placeholder:"SCHEME" help:"tdes-dukpt or aes-dukpt."`
-	BDK      string `required:"" name:"bdk" placeholder:"ALIAS" help:"Alias of the base derivation key."`
-	KSN      string `required:"" name:"ksn" placeholder:"HEX" help:"A KSN of the device: 20 (TDES) or 24 (AES) hexadecimal digits."`
-	MACBytes int    `name:"mac-bytes" default:"8" enum:"4,8" help:"Length of the MAC: ${enum}."`
+	Scheme   string `required:"" enum:"tdes-dukpt,aes-dukpt,tmk" placeholder:"SCHEME" help:"tdes-dukpt, aes-dukpt or tmk."`
+	BDK      string `name:"bdk" placeholder:"ALIAS" help:"DUKPT: alias of the base derivation key."`
+	KSN      string `name:"ksn" placeholder:"HEX" help:"DUKPT: a KSN of the device: 20 (TDES) or 24 (AES) hexadecimal digits."`
+	MACBytes int    `name:"mac-bytes" default:"8" enum:"4,8" help:"DUKPT: length of the MAC: ${enum}."`
+	Profile  string `placeholder:"NAME" help:"tmk: the profile: unionpay, tdes, aes, or one of the configuration."`
+	TMK      string `name:"tmk" placeholder:"KEY" help:"tmk: the master key: generate, alias/… of a stored key, or a TR-31 key block."`
+	KEK      string `name:"kek" placeholder:"ALIAS" help:"tmk: the key-encryption key of a key block."`
+	Keys     string `name:"working-keys" placeholder:"SLOTS" help:"tmk: working keys to make now: TPK+TAK or TPK+TAK+TDK."`
+	Most     int64  `name:"max-amount" placeholder:"N" help:"Largest sale in minor units; by the API only."`
+	doorFlags
 }
 
-// Run registers the terminal by way of the running daemon, or else by opening
-// the node itself: either way the change stands in the audit log.
+// Run registers the terminal: by way of the API, or, with --config, by way of
+// the daemon on this machine, or else by opening the node itself. Each way the
+// change stands in the audit log.
 func (c *terminalAddCmd) Run(p *program) error {
+	if c.Config == "" {
+		t, err := c.entry()
+		if err != nil {
+			return err
+		}
+		return addByDoor(p, &c.doorFlags, t)
+	}
 	t, err := c.terminal()
 	if err != nil {
 		return err
@@ -53,7 +74,32 @@ func (c *terminalAddCmd) Run(p *program) error {
 	return err
 }
 
+// entry is the terminal as a line of a file would have it.
+func (c *terminalAddCmd) entry() (newTerminal, error) {
+	fields := map[string]string{
+		columnTID: c.TID, columnMID: c.MID, columnScheme: c.Scheme, columnBDK: c.BDK, columnKSN: c.KSN,
+		columnProfile: c.Profile, columnTMK: c.TMK, columnKEK: c.KEK, columnKeys: c.Keys,
+	}
+	if c.Scheme != string(custody.SchemeMaster) {
+		fields[columnMAC] = fmt.Sprint(c.MACBytes)
+	}
+	if c.Most != 0 {
+		fields[columnMost] = fmt.Sprint(c.Most)
+	}
+	var row terminalRow
+	if column, err := row.read(fields); err != nil {
+		return newTerminal{}, usageError("--%s: %w", strings.ReplaceAll(strings.ReplaceAll(column, "max_amount", "max-amount"), "_", "-"), err)
+	}
+	return row.entry, nil
+}
+
 func (c *terminalAddCmd) terminal() (isoswitch.Terminal, error) {
+	switch {
+	case c.Scheme == string(custody.SchemeMaster) || c.Most != 0 || c.Profile != "" || c.TMK != "" || c.KEK != "" || c.Keys != "":
+		return isoswitch.Terminal{}, usageError("--config registers DUKPT terminals alone; for all else name the daemon's API (--url, --ca, --cert, --key)")
+	case c.BDK == "" || c.KSN == "":
+		return isoswitch.Terminal{}, usageError("--bdk and --ksn are needed with %s", c.Scheme)
+	}
 	if !custody.ValidAlias(c.BDK) {
 		return isoswitch.Terminal{}, usageError("--bdk=%q is not an alias; it begins with alias/", c.BDK)
 	}
@@ -139,6 +185,9 @@ type terminalLine struct {
 	Device   string `json:"device"`
 	MACBytes int    `json:"mac_bytes"`
 	Disabled bool   `json:"disabled"`
+	Status   string `json:"status"`
+	Profile  string `json:"profile,omitempty"`
+	Version  uint32 `json:"key_version,omitempty"`
 }
 
 // Run lists the registry. It reads the database, also beside a running daemon.
@@ -154,17 +203,18 @@ func (c *terminalLsCmd) Run(p *program) error {
 	defer db.Close()
 	out := newTable(p.stdout, c.JSON, "TID", "MID", "SCHEME", "BDK", "DEVICE", "MAC", "STATE")
 	for after := ""; ; {
-		page, err := db.Terminals(p.ctx, after, 0)
+		page, err := db.Registry(p.ctx, after, 0)
 		if err != nil {
 			return err
 		}
 		for _, t := range page {
-			state := "in service"
-			if t.Disabled {
-				state = "disabled"
+			line := terminalLine{t.TID, t.MID, string(t.Scheme), t.BDK, t.Device, t.MACBytes, t.Status != custody.InService,
+				string(t.Status), t.Profile, t.Keys.Version}
+			key, device, mac := t.BDK, t.Device, fmt.Sprint(t.MACBytes)
+			if t.Scheme == custody.SchemeMaster {
+				key, device, mac = "profile "+t.Profile, "-", "-"
 			}
-			out.row(terminalLine{t.TID, t.MID, string(t.Scheme), t.BDK, string(t.Device), t.MACBytes, t.Disabled},
-				t.TID, t.MID, string(t.Scheme), t.BDK, string(t.Device), fmt.Sprint(t.MACBytes), state)
+			out.row(line, t.TID, t.MID, string(t.Scheme), key, device, mac, string(t.Status))
 			after = t.TID
 		}
 		if len(page) == 0 {
