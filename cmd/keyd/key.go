@@ -9,7 +9,23 @@ import (
 )
 
 type keyCmd struct {
-	Ls keyLsCmd `cmd:"" help:"List the keys: what they are and may do, never their values."`
+	Ls      keyLsCmd      `cmd:"" help:"List the keys: what they are and may do, never their values."`
+	Create  keyCreateCmd  `cmd:"" help:"Make a key in the token."`
+	Show    keyShowCmd    `cmd:"" help:"Print what a key is, its dates, versions, counters and limits."`
+	Start   keyStartCmd   `cmd:"" help:"Let a key be used again."`
+	Stop    keyStopCmd    `cmd:"" help:"End the use of a key at once."`
+	Delete  keyDeleteCmd  `cmd:"" help:"Stop a key and have it destroyed after some days."`
+	Restore keyRestoreCmd `cmd:"" help:"Take a deletion back; the key stays stopped."`
+	Rotate  keyRotateCmd  `cmd:"" help:"Put a new version in the place of a key, under the same names."`
+	Tag     keyTagCmd     `cmd:"" help:"Set tags of a key."`
+	Untag   keyUntagCmd   `cmd:"" help:"Take tags of a key away."`
+	Alias   keyAliasCmd   `cmd:"" help:"The names of keys."`
+
+	Import       keyImportCmd       `cmd:"" help:"Take a key in from outside."`
+	Export       keyExportCmd       `cmd:"" help:"Let a key out under another key."`
+	ImportParams keyImportParamsCmd `cmd:"" help:"Make a wrapping certificate under which partners send keys in."`
+	CSR          keyCSRCmd          `cmd:"" name:"csr" help:"Ask for a signing request of the key that issues wrapping certificates."`
+	Certificate  keyCertificateCmd  `cmd:"" help:"Get or install the certificate of that key."`
 }
 
 type keyLsCmd struct {

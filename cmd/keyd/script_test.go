@@ -41,6 +41,9 @@ func TestScripts(t *testing.T) {
 			"api":       cmdAPI,
 			"lines":     cmdLines,
 			"softokn":   cmdSoftokn,
+			"oaep":      cmdOAEP,
+			"signcsr":   cmdSignCSR,
+			"behind":    cmdBehind,
 			"issue":     cmdIssue,
 			"newest":    cmdNewest,
 			"expired":   cmdExpired,
@@ -48,6 +51,9 @@ func TestScripts(t *testing.T) {
 			"daemon":    cmdDaemon,
 			"forgotten": cmdForgotten,
 			"twin":      cmdTwin,
+			"mac":       cmdMAC,
+			"verifies":  cmdVerifies,
+			"becomes":   cmdBecomes,
 		},
 	})
 }
