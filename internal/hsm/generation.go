@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
 
@@ -31,15 +32,23 @@ func withGeneration(domain string, generation uint32) []byte {
 	return binary.BigEndian.AppendUint32([]byte(domain), generation)
 }
 
-// ownValue derives one of keyd's own keys from a local master key:
-// HKDF-SHA-256 without salt. The block MAC key of a later generation has the
-// generation in its info, so that one value can never serve in two.
+// ownValue is the value of one of keyd's own keys: the local master key itself,
+// or what is derived from it, by HKDF-SHA-256 without salt. In a later
+// generation the info ends with its number, so that one value can never serve
+// in two.
 func ownValue(lmk secret.Bytes, word string, generation uint32) ([]byte, error) {
+	if word == labelLMK {
+		return slices.Clone(lmk.Reveal()), nil
+	}
 	info := "keyd own key " + word
 	if generation != firstLMK {
 		info += " of generation " + strconv.FormatUint(uint64(generation), 10)
 	}
-	return hkdf.Key(sha256.New, lmk.Reveal(), nil, info, ownBytes)
+	value, err := hkdf.Key(sha256.New, lmk.Reveal(), nil, info, ownBytes)
+	if err != nil {
+		return nil, fmt.Errorf("derive key %s: %w", word, err)
+	}
+	return value, nil
 }
 
 // LMKCheck computes in the process the check value that a token shows for a
@@ -62,7 +71,7 @@ func checkInProcess(lmk secret.Bytes, generation uint32) (mac [16]byte, err erro
 	}
 	value, err := ownValue(lmk, labelBlockMAC, generation)
 	if err != nil {
-		return mac, fmt.Errorf("hsm: derive the block MAC key: %w", err)
+		return mac, fmt.Errorf("hsm: check value: %w", err)
 	}
 	defer secret.Clear(value)
 	block, err := aes.NewCipher(value)
@@ -88,6 +97,32 @@ func (s software) Encrypt(iv, src []byte) ([]byte, error) {
 		s.Block.Encrypt(out[i:], src[i:])
 	}
 	return out, nil
+}
+
+// lentSecret is a copy for a worker, whose caller may give up before it does.
+// The worker clears it at its end, or the caller where the worker never began.
+type lentSecret struct {
+	secret.Bytes
+	begun atomic.Bool
+}
+
+func lend(value secret.Bytes) *lentSecret {
+	own := secret.New(value.Len())
+	copy(own.Reveal(), value.Reveal())
+	return &lentSecret{Bytes: own}
+}
+
+// begin is for the worker, who calls what it returns at the end.
+func (l *lentSecret) begin() (end func()) {
+	l.begun.Store(true)
+	return l.Clear
+}
+
+// settle is for the caller, when it has the worker's answer or gives up.
+func (l *lentSecret) settle() {
+	if !l.begun.Load() {
+		l.Clear()
+	}
 }
 
 func anyWhole(stored []storedMaster) bool {
@@ -140,13 +175,13 @@ func (m *Manager) AddLMK(ctx context.Context, lmk secret.Bytes) (generation uint
 	if err := keys.CheckMaterial(keys.AES256, lmk.Reveal()); err != nil {
 		return 0, fmt.Errorf("hsm: local master key: %w", err)
 	}
-	own := secret.New(lmk.Len()) // the worker's, because this caller may give up before it does
-	copy(own.Reveal(), lmk.Reveal())
+	held := lend(lmk)
+	defer held.settle()
 	m.t.making.Lock()
 	defer m.t.making.Unlock()
 	err = m.t.manage(ctx, "add a local master key", pkcs11.CKF_RW_SESSION, func(_ *epoch, s *session) error {
-		defer own.Clear()
-		made, err := m.addLMK(s, own)
+		defer held.begin()()
+		made, err := m.addLMK(s, held.Bytes)
 		generation = made
 		return err
 	})
@@ -207,23 +242,18 @@ func (s *session) holds(g storedMaster, lmk secret.Bytes) (bool, error) {
 
 // makeMaster makes the two objects of a generation, that of the blocks' MACs first.
 func (m *Manager) makeMaster(s *session, generation uint32, lmk secret.Bytes) error {
-	mac, err := ownValue(lmk, labelBlockMAC, generation)
-	if err != nil {
-		return fmt.Errorf("derive the block MAC key: %w", err)
-	}
-	defer secret.Clear(mac)
 	made := storedMaster{generation: generation}
 	for _, k := range ownKeys {
-		var h pkcs11.ObjectHandle
-		attrs := m.t.labelled(k, m.t.masterLabel(k.word, generation))
-		switch k.word {
-		case labelBlockMAC:
-			h, err = s.mod.create(s.handle, attrs, mac)
-			made.mac = h
-		case labelLMK:
-			h, err = s.mod.create(s.handle, attrs, lmk.Reveal())
-			made.wrap = h
+		place := map[string]*pkcs11.ObjectHandle{labelBlockMAC: &made.mac, labelLMK: &made.wrap}[k.word]
+		if place == nil {
+			continue
 		}
+		value, err := ownValue(lmk, k.word, generation)
+		if err != nil {
+			return err
+		}
+		*place, err = s.mod.create(s.handle, m.t.labelled(k, m.t.masterLabel(k.word, generation)), value)
+		secret.Clear(value)
 		if err != nil {
 			return fmt.Errorf("make %s: %w", m.t.masterLabel(k.word, generation), s.failure("C_CreateObject", err))
 		}

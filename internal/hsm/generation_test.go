@@ -447,3 +447,33 @@ func use(t *testing.T, token *hsm.Token, b *keys.Block) {
 		t.Error(err)
 	}
 }
+
+// TestInitAt: a token that begins with the second local master key reads what
+// others have under it, and nothing older.
+func TestInitAt(t *testing.T) {
+	first := softhsmtest.Open(t, softhsmtest.Config(t))
+	m := generations(t, first, lmkOne)
+	old := imported(t, m, template("P0", keys.AES128, 'B'), unhex(t, clear32)[:16])
+	must(m.AddLMK(t.Context(), lmk(t, lmkTwo)))(t)
+	moved := must(m.Rewrap(t.Context(), old))(t)
+	answer := must(m.Prove(t.Context(), 2, [32]byte{1}))(t)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	token := softhsmtest.Open(t, softhsmtest.Config(t))
+	m = hsm.NewManager(token)
+	if err := m.InitAt(t.Context(), lmk(t, lmkTwo), 0); !errors.Is(err, keys.ErrMaterial) {
+		t.Errorf("generation 0: %v, want %v", err, keys.ErrMaterial)
+	}
+	if err := m.InitAt(t.Context(), lmk(t, lmkTwo), 2); err != nil {
+		t.Fatal(err)
+	}
+	checkRetired(t, token, old, moved)
+	if got := must(m.Prove(t.Context(), 2, [32]byte{1}))(t); got != answer {
+		t.Error("another answer to a challenge")
+	}
+	if g := must(m.AddLMK(t.Context(), lmk(t, lmkThree)))(t); g != 3 {
+		t.Errorf("the next generation is %d, want 3", g)
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -103,7 +102,7 @@ func (t *Token) inventory(s *session) (made, missing []string, err error) {
 // It returns [ErrExists] with the labels when the token holds any of them; a
 // half-made set is to be removed by hand.
 func (m *Manager) Init(ctx context.Context) error {
-	return m.init(ctx, func(s *session, k own) error {
+	return m.init(ctx, new(lentSecret), func(s *session, k own) error {
 		attrs := append(m.t.ownTemplate(k), pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, ownBytes))
 		mech := []*pkcs11.Mechanism{pkcs11.NewMechanism(generation(k.algorithm()), nil)}
 		if _, err := s.mod.GenerateKey(s.handle, mech, attrs); err != nil {
@@ -119,28 +118,29 @@ func (m *Manager) Init(ctx context.Context) error {
 // there as well. The value is not kept; the caller clears it. Besides the
 // errors of Init it returns [keys.ErrMaterial].
 func (m *Manager) InitFrom(ctx context.Context, lmk secret.Bytes) error {
+	return m.InitAt(ctx, lmk, firstLMK)
+}
+
+// InitAt is InitFrom with the local master key of a later generation: for a
+// token that is to hold it where the earlier ones are retired and gone. All
+// other keys are derived from this one, so that those of [Token.System] are not
+// those of a token that began with another generation. It returns
+// [keys.ErrMaterial] for generation 0 too.
+func (m *Manager) InitAt(ctx context.Context, lmk secret.Bytes, generation uint32) error {
 	if err := keys.CheckMaterial(keys.AES256, lmk.Reveal()); err != nil {
 		return fmt.Errorf("hsm: local master key: %w", err)
 	}
-	values := make(map[string][]byte)
-	defer func() {
-		for _, v := range values {
-			secret.Clear(v)
-		}
-	}()
-	for _, k := range ownKeys {
-		if k.word == labelLMK {
-			values[k.word] = slices.Clone(lmk.Reveal())
-			continue
-		}
-		v, err := ownValue(lmk, k.word, firstLMK)
-		if err != nil {
-			return fmt.Errorf("hsm: derive key %s: %w", k.word, err)
-		}
-		values[k.word] = v
+	if generation == 0 {
+		return fmt.Errorf("hsm: local master key: %w: generations begin at 1", keys.ErrMaterial)
 	}
-	return m.init(ctx, func(s *session, k own) error {
-		if _, err := s.mod.create(s.handle, m.t.ownTemplate(k), values[k.word]); err != nil {
+	held := lend(lmk)
+	return m.init(ctx, held, func(s *session, k own) error {
+		value, err := ownValue(held.Bytes, k.word, generation)
+		if err != nil {
+			return err
+		}
+		defer secret.Clear(value)
+		if _, err := s.mod.create(s.handle, m.t.labelled(k, m.t.labelIn(k.word, generation)), value); err != nil {
 			return s.failure("C_CreateObject", err)
 		}
 		return nil
@@ -157,10 +157,12 @@ func (k own) algorithm() keys.Algorithm {
 	return keys.AES256
 }
 
-func (m *Manager) init(ctx context.Context, put func(*session, own) error) error {
+func (m *Manager) init(ctx context.Context, held *lentSecret, put func(*session, own) error) error {
 	m.t.making.Lock()
 	defer m.t.making.Unlock()
+	defer held.settle()
 	err := m.t.manage(ctx, "initialise the token", pkcs11.CKF_RW_SESSION, func(_ *epoch, s *session) error {
+		defer held.begin()()
 		made, _, err := m.t.inventory(s)
 		if err != nil {
 			return err

@@ -52,10 +52,12 @@ var ownKeys = [...]own{
 
 // label returns the label of one of keyd's own objects. Those that a new local
 // master key replaces carry its generation, and are given for the first.
-func (t *Token) label(word string) string {
+func (t *Token) label(word string) string { return t.labelIn(word, firstLMK) }
+
+func (t *Token) labelIn(word string, generation uint32) string {
 	switch word {
 	case labelLMK, labelBlockMAC:
-		return t.masterLabel(word, firstLMK)
+		return t.masterLabel(word, generation)
 	}
 	return t.cfg.Prefix + "-" + word
 }

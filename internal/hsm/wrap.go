@@ -62,20 +62,17 @@ func (m *Manager) draw(a keys.Algorithm) (secret.Bytes, error) {
 func (m *Manager) put(ctx context.Context, b *keys.Block, value secret.Bytes) (*keys.Block, error) {
 	other := companion(b.Attributes, value)
 	defer other.Clear()
-	// The worker's copies, because this caller may give up before it does.
-	values := [2]secret.Bytes{}
-	for i, v := range [2]secret.Bytes{value, other} {
-		values[i] = secret.New(v.Len())
-		copy(values[i].Reveal(), v.Reveal())
-	}
+	values := [2]*lentSecret{lend(value), lend(other)}
+	defer values[0].settle()
+	defer values[1].settle()
 	err := m.t.manage(ctx, "import key", 0, func(e *epoch, s *session) (err error) {
-		defer values[0].Clear()
-		defer values[1].Clear()
-		if b.Wrapped, err = s.wrapValue(e, b, values[0]); err != nil {
+		defer values[0].begin()()
+		defer values[1].begin()()
+		if b.Wrapped, err = s.wrapValue(e, b, values[0].Bytes); err != nil {
 			return err
 		}
 		if values[1].Len() > 0 {
-			if b.Companion, err = s.wrapValue(e, b, values[1]); err != nil {
+			if b.Companion, err = s.wrapValue(e, b, values[1].Bytes); err != nil {
 				return err
 			}
 		}
