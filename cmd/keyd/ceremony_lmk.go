@@ -34,6 +34,7 @@ type foundation struct {
 	server  *http.Server
 
 	mu    sync.Mutex
+	first uint32                                 // generation of the local master key
 	node  *node                                  // once the token has its keys
 	held  []func(custody *custody.Custody) error // records that wait for the log
 	house *ceremony.InDaemon
@@ -209,21 +210,26 @@ func (f *foundation) Ready(_ context.Context, _ custody.Caller, s *ceremony.Scri
 	if s.Kind != ceremony.LMK {
 		return errNoNode
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.first = s.LMK.First()
 	return nil
 }
 
-// CheckLMK is the check value of the first generation.
+// CheckLMK is the check value of the token's first generation.
 func (f *foundation) CheckLMK(_ context.Context, lmk secret.Bytes) (keys.KCV, error) {
-	return hsm.LMKCheck(lmk, 1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return hsm.LMKCheck(lmk, f.first)
 }
 
 // SetLMK gives the token its keys and opens the node.
 func (f *foundation) SetLMK(ctx context.Context, _ ceremony.Quorum, lmk secret.Bytes) (ceremony.Made, error) {
-	if err := hsm.NewManager(f.token).InitFrom(ctx, lmk); err != nil {
-		return ceremony.Made{}, err
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := hsm.NewManager(f.token).InitAt(ctx, lmk, f.first); err != nil {
+		return ceremony.Made{}, err
+	}
 	n, err := openNode(ctx, f.cfg, f.log, f.metrics)
 	if err != nil {
 		return ceremony.Made{}, advise(err, "the token has its keys; `keyd init --existing-token` makes the rest")
@@ -232,11 +238,11 @@ func (f *foundation) SetLMK(ctx context.Context, _ ceremony.Quorum, lmk secret.B
 	if f.house, err = n.house(); err != nil {
 		return ceremony.Made{}, err
 	}
-	check, err := hsm.LMKCheck(lmk, 1)
+	check, err := hsm.LMKCheck(lmk, f.first)
 	if err != nil {
 		return ceremony.Made{}, err
 	}
-	return ceremony.Made{LMK: 1, Check: check.String()}, nil
+	return ceremony.Made{LMK: f.first, Check: check.String()}, nil
 }
 
 // Import needs a node.

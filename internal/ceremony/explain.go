@@ -93,7 +93,11 @@ func (s *Script) what() []string {
 			fmt.Sprintf("and written to %s as a key block (TR-31) under %s. No key is in the clear.", s.Injection.Output, s.Injection.KEK),
 		}
 	case LMK:
-		return append([]string{"A new token gets its local master key, under which every other key will stand."}, s.lmk()...)
+		lines := []string{"A new token gets its local master key, under which every other key will stand."}
+		if g := s.LMK.First(); g > 1 {
+			lines = append(lines, fmt.Sprintf("It begins with generation %d: key blocks of earlier ones, and card data of other tokens, it cannot read.", g))
+		}
+		return append(lines, s.lmk()...)
 	case LMKChange:
 		return append([]string{
 			"The token gets a new local master key beside the one in use. New keys stand under it at once;",

@@ -68,7 +68,11 @@ type LMKPart struct {
 	Threshold  int    `toml:"threshold"` // of shares: how many make the key
 	Create     bool   `toml:"create"`    // make a new key and give the parts out, in place of taking them
 	CheckValue string `toml:"check_value"`
+	Generation uint32 `toml:"generation"` // of a new token, where it is not the first
 }
+
+// First is the generation with which a new token begins.
+func (p *LMKPart) First() uint32 { return max(p.Generation, 1) }
 
 // InjectionPart says whose initial keys go to a key injection facility.
 type InjectionPart struct {

@@ -166,6 +166,9 @@ func (s *Script) checkLMK(bad func(key, format string, args ...any)) {
 	if m.Create && m.CheckValue != "" {
 		bad("lmk.check_value", "a key that is not made yet has none")
 	}
+	if s.Kind == LMKChange && m.Generation != 0 {
+		bad("lmk.generation", "follows from the token, whose newest one it comes after")
+	}
 	n := len(s.Custodians)
 	switch {
 	case m.Source != "shares" && m.Threshold != 0:
