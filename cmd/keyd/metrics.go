@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"keyd.dev/keyd/audit"
+	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/isoswitch"
 )
 
@@ -25,6 +27,8 @@ type metrics struct {
 	inWork   prometheus.Gauge
 	events   *prometheus.CounterVec
 	answers  *prometheus.HistogramVec
+
+	operations map[string]bool // those with a name of their own
 }
 
 // latencyBuckets are seconds, from what a PIN translation takes to what a
@@ -54,6 +58,10 @@ func newMetrics() *metrics {
 		answers: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "keyd_switch_answer_seconds", Help: "Time from a message's arrival to its answer.", Buckets: latencyBuckets(),
 		}, []string{"name"}),
+	}
+	m.operations = make(map[string]bool)
+	for op := range custody.Permissions() {
+		m.operations[string(op)] = true
 	}
 	b := thisBuild()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -106,14 +114,14 @@ func (m *metrics) measured(next http.Handler) http.Handler {
 		m.inWork.Inc()
 		defer m.inWork.Dec()
 		next.ServeHTTP(seen, r)
-		op := operationOf(r)
+		op := m.operationOf(r)
 		m.requests.WithLabelValues(op, strconv.Itoa(seen.status)).Inc()
 		m.latency.WithLabelValues(op).Observe(time.Since(start).Seconds())
 	})
 }
 
-// operationOf names a request by a closed list.
-func operationOf(r *http.Request) string {
+// operationOf names a request by a closed list: that of the permission matrix.
+func (m *metrics) operationOf(r *http.Request) string {
 	switch r.URL.Path {
 	case "/pindata/translate":
 		return "TranslatePinData"
@@ -122,17 +130,9 @@ func operationOf(r *http.Request) string {
 	case "/mac/verify":
 		return "VerifyMac"
 	}
-	switch r.Header.Get("X-Amz-Target") {
-	case "PaymentCryptographyControlPlane.CreateKey":
-		return "CreateKey"
-	case "PaymentCryptographyControlPlane.GetKey":
-		return "GetKey"
-	case "PaymentCryptographyControlPlane.ListKeys":
-		return "ListKeys"
-	case "PaymentCryptographyControlPlane.CreateAlias":
-		return "CreateAlias"
-	case "PaymentCryptographyControlPlane.GetAlias":
-		return "GetAlias"
+	_, name, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	if m.operations[name] {
+		return name
 	}
 	return "other"
 }

@@ -83,7 +83,11 @@ func (c *Custody) exchanging() error {
 func (c *Custody) wrappingKey(ctx context.Context, caller Caller, op Operation, ref Ref, side keys.Mode) (KeyRecord, error) {
 	k, err := c.book.permit(ctx, caller.Client, op, ref)
 	if err == nil {
-		err = inUse(k)
+		way := taking
+		if side == keys.ModeEncrypt {
+			way = making
+		}
+		err = c.use(ctx, k, way)
 	}
 	if errors.Is(err, ErrNoKey) {
 		return k, fmt.Errorf("%w: %w", ErrNoWrappingKey, err)

@@ -107,7 +107,7 @@ func (c *Custody) leaving(ctx context.Context, caller Caller, ref Ref, initial b
 	if err != nil {
 		return k, err
 	}
-	if err := inUse(k); err != nil {
+	if _, err := c.ready(ctx, k, making); err != nil {
 		return k, err
 	}
 	if tokenOnly(k) {

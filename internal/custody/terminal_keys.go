@@ -143,7 +143,7 @@ func (d *distribution) find(ctx context.Context) (err error) {
 	if d.master, err = d.c.book.find(ctx, Ref{ID: d.t.Master}); err != nil {
 		return fmt.Errorf("the terminal's master key: %w", err)
 	}
-	if err := inUse(d.master); err != nil {
+	if err := d.c.use(ctx, d.master, making); err != nil {
 		return fmt.Errorf("the terminal's master key: %w", err)
 	}
 	d.slots = []slot{slotPIN, slotMAC}
@@ -243,8 +243,7 @@ func (d *distribution) run(ctx context.Context, caller Caller, corr string, appr
 		Action: audit.KeyDistribute, Phase: audit.PhaseIntent,
 		Actor: audit.Actor{ID: caller.Name, Kind: caller.Kind}, Src: audit.Source{Addr: caller.Addr, Conn: caller.Conn},
 		Corr: corr, HSM: audit.HSM{Serial: d.c.serial},
-		ISO:  audit.ISO{Terminal: audit.Registered(d.t.TID)},
-		Keys: []audit.Key{keyEntry(audit.KeyRoleKEK, d.master)},
+		Keys: []audit.Key{keyEntry(audit.KeyRoleKEK, d.master)}, // the master key tells the terminal
 	}
 	at, err := ticket.Append(r)
 	if err != nil {
