@@ -35,24 +35,28 @@ type distributed struct {
 }
 
 // Run gives a terminal new working keys, or gives out the present ones.
-func (c *terminalKeysCmd) Run(p *program) (err error) {
+func (c *terminalKeysCmd) Run(p *program) error {
 	d, err := c.open()
 	if err != nil {
 		return err
 	}
-	to := p.stdout
-	if c.Out != "" {
-		// Before the keys are made: they would be lost.
-		file, err := os.OpenFile(c.Out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if errors.Is(err, os.ErrExist) {
-			return advise(fmt.Errorf("--out=%s: the file exists", c.Out), "nothing is overwritten; name another file")
-		}
-		if err != nil {
-			return fmt.Errorf("writing the keys: %w", err)
-		}
-		to = file
-		defer func() { err = errors.Join(err, c.finish(file, err)) }()
+	if c.Out == "" {
+		return c.give(p, d, p.stdout)
 	}
+	// Before the keys are made: they would be lost.
+	file, err := os.OpenFile(c.Out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return advise(fmt.Errorf("--out=%s: the file exists", c.Out), "nothing is overwritten; name another file")
+	}
+	if err != nil {
+		return fmt.Errorf("writing the keys: %w", err)
+	}
+	err = c.give(p, d, file)
+	return errors.Join(err, c.finish(file, err))
+}
+
+// give asks for the keys and writes them.
+func (c *terminalKeysCmd) give(p *program, d *door, to io.Writer) error {
 	body := map[string]any{"Tid": c.TID, "Form": c.Form, "DataKey": c.Data, "Present": c.Present}
 	var answer distributed
 	if err := d.own(p.ctx, "DistributeKeys", body, &answer); err != nil {

@@ -95,7 +95,7 @@ type newEntry struct {
 func (b *batch) refuse(i int, tid, reason string, err error) {
 	text := err.Error()
 	for _, is := range []error{ErrRequest, ErrNoKey, ErrKeyUse, ErrKeyState, ErrTerminalTaken} {
-		text = strings.TrimPrefix(text, is.Error()+": ")
+		text = strings.ReplaceAll(text, is.Error()+": ", "")
 	}
 	b.result.Refused = append(b.result.Refused, RefusedTerminal{i, tid, reason, text})
 }

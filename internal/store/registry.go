@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/hex"
@@ -163,9 +164,13 @@ func (db *DB) Registry(ctx context.Context, after string, limit int) ([]custody.
 
 // ChangeRegistry implements [custody.TerminalStore].
 func (db *DB) ChangeRegistry(ctx context.Context, fn func(custody.TerminalChange) error) error {
-	err := db.Change(ctx, nil, func(ch *Change) error { return fn(registryChange{ch}) })
+	var own error // of fn, as it is: the transaction joins others to it
+	err := db.Change(ctx, nil, func(ch *Change) error {
+		own = fn(registryChange{ch})
+		return own
+	})
 	if err != nil {
-		return fmt.Errorf("store: change the registry: %w", err)
+		return fmt.Errorf("store: change the registry: %w", cmp.Or(own, err))
 	}
 	return nil
 }
