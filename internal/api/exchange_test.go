@@ -309,6 +309,37 @@ func TestImportParameters(t *testing.T) {
 	}
 }
 
+// TestExportParameters runs the example of GetParametersForExport: a key that
+// can sign and does, with this keyd's own values.
+func TestExportParameters(t *testing.T) {
+	b := newExchange(t)
+	e := exampleOf(t, "params-export")
+	var want map[string]any
+	if err := json.Unmarshal(e.Response, &want); err != nil {
+		t.Fatal(err)
+	}
+	have := b.call(t, b.client(t, "admin"), e.Operation, string(e.Request)).json(t)
+	if diff := cmp.Diff(names(want), names(have)); diff != "" {
+		t.Errorf("members -want +got\n%s", diff)
+	}
+	leaf, chain := certificatesOf(t, have["SigningKeyCertificate"]), certificatesOf(t, have["SigningKeyCertificateChain"])
+	if err := leaf[0].CheckSignatureFrom(chain[0]); err != nil || leaf[0].KeyUsage != x509.KeyUsageDigitalSignature {
+		t.Errorf("the chain: %v, key usage %v", err, leaf[0].KeyUsage)
+	}
+	out, err := controlClient(t, b, "admin").GetParametersForExport(t.Context(), &control.GetParametersForExportInput{
+		KeyMaterialType: types.KeyMaterialTypeTr34KeyBlock, SigningKeyAlgorithm: types.KeyAlgorithmRsa2048, ReuseLastGeneratedToken: aws.Bool(true),
+	})
+	if err != nil || aws.ToString(out.ExportToken) != have["ExportToken"] {
+		t.Errorf("reuse: %v", err)
+	}
+	in, err := controlClient(t, b, "admin").GetParametersForImport(t.Context(), &control.GetParametersForImportInput{
+		KeyMaterialType: types.KeyMaterialTypeKeyCryptogram, WrappingKeyAlgorithm: types.KeyAlgorithmRsa2048, ReuseLastGeneratedToken: aws.Bool(true),
+	})
+	if err != nil || !strings.HasPrefix(aws.ToString(in.ImportToken), "import-token-") {
+		t.Errorf("a signing key was given out to wrap under: %v", err)
+	}
+}
+
 func names(v map[string]any) []string { return slices.Sorted(maps.Keys(v)) }
 
 // TestExchangeSDK: a key goes out by the SDK and comes in again.

@@ -223,29 +223,51 @@ func (c *call) getParametersForImport() error {
 			f.failAt(at, "must be RSA_2048, RSA_3072 or RSA_4096")
 		}
 	}
-	q.Reuse, _ = f.bool(0, "ReuseLastGeneratedToken", optional)
+	return c.parameters(custody.OpImportParams, q, "Wrapping", "Import")
+}
+
+// getParametersForExport is GetParametersForExport (section 11.3): a key that
+// signs, for a form of export that keyd does not have yet.
+func (c *call) getParametersForExport() error {
+	f := &c.form
+	if at, text := f.string(0, "KeyMaterialType", required); at >= 0 && string(text) != "TR34_KEY_BLOCK" {
+		f.failAt(at, "must be TR34_KEY_BLOCK")
+	}
+	q := custody.ImportParams{Export: true, Invocation: c.invocation, Body: c.digest}
+	if at, text := f.string(0, "SigningKeyAlgorithm", required); at >= 0 {
+		if q.Algorithm = string(text); q.Algorithm != "RSA_2048" {
+			f.failAt(at, "must be RSA_2048")
+		}
+	}
+	return c.parameters(custody.OpExportKey, q, "Signing", "Export")
+}
+
+// parameters answers with the certificate of a new key, or a known one; key and
+// token are how the members are named.
+func (c *call) parameters(op custody.Operation, q custody.ImportParams, key, token string) error {
+	q.Reuse, _ = c.form.bool(0, "ReuseLastGeneratedToken", optional)
 	if err := c.check(); err != nil {
 		return err
 	}
-	return c.once(custody.OpImportParams, func(*custody.Repeat) error {
-		q.Render = func(p custody.ImportParameters) ([]byte, error) { return appendParameters(nil, p), nil }
+	return c.once(op, func(*custody.Repeat) error {
+		q.Render = func(p custody.ImportParameters) ([]byte, error) { return appendParameters(nil, p, key, token), nil }
 		p, err := c.custody.ImportParams(c.ctx, c.caller, c.id, q)
 		if err != nil {
 			return err
 		}
-		c.out = appendParameters(c.out, p)
+		c.out = appendParameters(c.out, p, key, token)
 		return nil
 	})
 }
 
-func appendParameters(b []byte, p custody.ImportParameters) []byte {
-	b = append(b, `{"WrappingKeyCertificate":"`...)
+func appendParameters(b []byte, p custody.ImportParameters, key, token string) []byte {
+	b = append(append(append(b, `{"`...), key...), `KeyCertificate":"`...)
 	b = appendPEM64(b, p.Certificate)
-	b = append(b, `","WrappingKeyCertificateChain":"`...)
+	b = append(append(append(b, `","`...), key...), `KeyCertificateChain":"`...)
 	b = appendPEM64(b, raws(p.Chain)...)
-	b = append(b, `","WrappingKeyAlgorithm":`...)
+	b = append(append(append(b, `","`...), key...), `KeyAlgorithm":`...)
 	b = appendString(b, p.Algorithm)
-	b = append(b, `,"ImportToken":`...)
+	b = append(append(append(b, `,"`...), token...), `Token":`...)
 	b = appendString(b, p.Token)
 	b = appendTime(b, "ParametersValidUntilTimestamp", p.Until)
 	return append(b, '}')

@@ -72,8 +72,8 @@ func controlOperations() map[string]*operation {
 		string(custody.OpImportKey): {do: (*call).importKey}, string(custody.OpExportKey): {do: (*call).exportKey},
 		string(custody.OpImportParams): {do: (*call).getParametersForImport}, string(custody.OpGetCertificate): {do: (*call).getPublicKeyCertificate},
 	}
+	table["GetParametersForExport"] = &operation{do: (*call).getParametersForExport}
 	for _, name := range []string{
-		"GetParametersForExport",
 		"GetCertificateSigningRequest",
 		"PutResourcePolicy", "GetResourcePolicy", "DeleteResourcePolicy",
 		"AddKeyReplicationRegions", "RemoveKeyReplicationRegions",

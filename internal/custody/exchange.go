@@ -29,8 +29,10 @@ type Exchanger interface {
 	InitialKey(ctx context.Context, b *keys.Block, data []byte) (secret.Bytes, error)
 	// ImportOAEP takes in a key that came under the public half of a wrapping pair.
 	ImportOAEP(ctx context.Context, pair string, hash crypto.Hash, cryptogram []byte, template keys.Block) (b *keys.Block, inProcess bool, err error)
-	// MakeWrappingPair makes an RSA pair in the token; WrappingPair finds one.
+	// MakeWrappingPair and MakeSigningPair make an RSA pair in the token;
+	// WrappingPair finds either.
 	MakeWrappingPair(ctx context.Context, pair string, bits int) (*rsa.PublicKey, error)
+	MakeSigningPair(ctx context.Context, pair string, bits int) (*rsa.PublicKey, error)
 	WrappingPair(ctx context.Context, pair string) (*rsa.PublicKey, error)
 	// DestroyWrappingPair destroys a pair and looks for it again.
 	DestroyWrappingPair(ctx context.Context, pair string) error

@@ -18,10 +18,11 @@ import (
 )
 
 const (
-	tokenPrefix = "import-token-"
-	tokenLife   = 30 * 24 * time.Hour
-	tokenReuse  = 7 * 24 * time.Hour // left, for a token to be given out again
-	clockSlack  = 5 * time.Minute    // by which a certificate begins earlier
+	importPrefix = "import-token-"
+	exportPrefix = "export-token-"
+	tokenLife    = 30 * 24 * time.Hour
+	tokenReuse   = 7 * 24 * time.Hour // left, for a token to be given out again
+	clockSlack   = 5 * time.Minute    // by which a certificate begins earlier
 )
 
 // ImportToken is a stored import token. All that counts stands in the
@@ -59,6 +60,7 @@ type ExchangeStore interface {
 // ImportParams asks for a wrapping key whose private half stays in the token.
 type ImportParams struct {
 	Algorithm  string // "RSA_2048", "RSA_3072" or "RSA_4096"
+	Export     bool   // a key that signs what goes out, in place of one that takes in
 	Reuse      bool   // give the newest token out again where it lives long enough
 	Invocation string // "" for a request that is not repeated
 	Body       [32]byte
@@ -75,6 +77,21 @@ type ImportParameters struct {
 	Until       time.Time
 }
 
+func (q ImportParams) operation() Operation {
+	if q.Export {
+		return OpExportKey // whose signatures it is for
+	}
+	return OpImportParams
+}
+
+// prefix begins the token.
+func (q ImportParams) prefix() string {
+	if q.Export {
+		return exportPrefix
+	}
+	return importPrefix
+}
+
 // rsaBits are the sizes of wrapping keys.
 func rsaBits(algorithm string) int {
 	return map[string]int{"RSA_2048": 2048, "RSA_3072": 3072, "RSA_4096": 4096}[algorithm]
@@ -87,8 +104,8 @@ func (c *Custody) ImportParams(ctx context.Context, caller Caller, corr string, 
 	if err := c.exchanging(); err != nil {
 		return ImportParameters{}, err
 	}
-	if !caller.may(OpImportParams) {
-		return ImportParameters{}, c.refuse(ctx, caller, corr, OpImportParams, fmt.Errorf("%w: no role of the caller has %s", ErrDenied, OpImportParams))
+	if !caller.may(q.operation()) {
+		return ImportParameters{}, c.refuse(ctx, caller, corr, q.operation(), fmt.Errorf("%w: no role of the caller has %s", ErrDenied, q.operation()))
 	}
 	if rsaBits(q.Algorithm) == 0 {
 		return ImportParameters{}, fmt.Errorf("%w: a wrapping key is RSA_2048, RSA_3072 or RSA_4096", ErrRequest)
@@ -101,7 +118,7 @@ func (c *Custody) ImportParams(ctx context.Context, caller Caller, corr string, 
 		return ImportParameters{}, err
 	}
 	if q.Reuse {
-		known, found, err := c.reusable(ctx, issuer, q.Algorithm)
+		known, found, err := c.reusable(ctx, issuer, q)
 		if err != nil || found {
 			return known, err
 		}
@@ -111,14 +128,17 @@ func (c *Custody) ImportParams(ctx context.Context, caller Caller, corr string, 
 
 // reusable returns the newest token of the algorithm that has a week left and is
 // genuine.
-func (c *Custody) reusable(ctx context.Context, issuer *issuer, algorithm string) (ImportParameters, bool, error) {
+func (c *Custody) reusable(ctx context.Context, issuer *issuer, q ImportParams) (ImportParameters, bool, error) {
 	all, err := c.exchange.Store.ImportTokens(ctx)
 	if err != nil {
 		return ImportParameters{}, false, storeError("finding import tokens", err)
 	}
 	for _, t := range all {
+		if !strings.HasPrefix(t.Token, q.prefix()) {
+			continue
+		}
 		p, err := c.genuine(ctx, issuer, t)
-		if err == nil && p.params.Algorithm == algorithm && p.params.Until.Sub(c.clock()) >= tokenReuse && issuer.named(p.cert) {
+		if err == nil && p.params.Algorithm == q.Algorithm && p.params.Until.Sub(c.clock()) >= tokenReuse && issuer.named(p.cert) {
 			return p.params, true, nil
 		}
 		if unavailable(err) {
@@ -133,11 +153,15 @@ func (c *Custody) newToken(ctx context.Context, caller Caller, corr string, issu
 	if err != nil {
 		return ImportParameters{}, err
 	}
-	token := tokenPrefix + string(name)
+	token := q.prefix() + string(name)
 	r := c.pairRecord(caller, corr, audit.KeyCreate, token, q.Algorithm)
 	var p ImportParameters
 	err = c.intended(ctx, r, func(r *audit.Record) error {
-		public, err := c.exchange.Token.MakeWrappingPair(ctx, string(name), rsaBits(q.Algorithm))
+		create, usage := c.exchange.Token.MakeWrappingPair, x509.KeyUsageKeyEncipherment
+		if q.Export {
+			create, usage = c.exchange.Token.MakeSigningPair, x509.KeyUsageDigitalSignature
+		}
+		public, err := create(ctx, token, rsaBits(q.Algorithm))
 		if err != nil {
 			return tokenError("making a wrapping key", err)
 		}
@@ -146,10 +170,10 @@ func (c *Custody) newToken(ctx context.Context, caller Caller, corr string, issu
 		der, err := issuer.sign(&x509.Certificate{
 			Subject:   pkix.Name{CommonName: "keyd " + token},
 			NotBefore: now.Add(-clockSlack), NotAfter: now.Add(tokenLife),
-			KeyUsage: x509.KeyUsageKeyEncipherment, BasicConstraintsValid: true,
+			KeyUsage: usage, BasicConstraintsValid: true,
 		}, public)
 		if err != nil {
-			return errors.Join(err, c.exchange.Token.DestroyWrappingPair(ctx, string(name)))
+			return errors.Join(err, c.exchange.Token.DestroyWrappingPair(ctx, token))
 		}
 		p = ImportParameters{
 			Certificate: der, Chain: issuer.chain, Algorithm: q.Algorithm, Token: token,
@@ -161,7 +185,7 @@ func (c *Custody) newToken(ctx context.Context, caller Caller, corr string, issu
 		}
 		t := ImportToken{Token: token, Algorithm: q.Algorithm, Certificate: der, Made: now, Expires: p.Until, Principal: caller.Name}
 		if err := c.exchange.Store.AddImportToken(ctx, t, once); err != nil {
-			return errors.Join(storeError("storing an import token", err), c.exchange.Token.DestroyWrappingPair(ctx, string(name)))
+			return errors.Join(storeError("storing an import token", err), c.exchange.Token.DestroyWrappingPair(ctx, token))
 		}
 		return nil
 	})
@@ -181,7 +205,7 @@ func (q ImportParams) answer(c *Custody, caller Caller, p ImportParameters) (*On
 		return nil, fmt.Errorf("custody: rendering the answer: %w", err)
 	}
 	return &Once{
-		Principal: caller.Name, Invocation: q.Invocation, Operation: OpImportParams, Body: q.Body,
+		Principal: caller.Name, Invocation: q.Invocation, Operation: q.operation(), Body: q.Body,
 		Answer: json.RawMessage(text), At: c.clock(),
 	}, nil
 }
@@ -208,11 +232,10 @@ type wrappingPair struct {
 func (c *Custody) genuine(ctx context.Context, issuer *issuer, t ImportToken) (wrappingPair, error) {
 	forged := fmt.Errorf("%w: %s is not as keyd issued it", ErrTampered, t.Token)
 	cert, err := x509.ParseCertificate(t.Certificate)
-	name, ok := strings.CutPrefix(t.Token, tokenPrefix)
-	if err != nil || !ok || cert.Subject.CommonName != "keyd "+t.Token || !issuer.signed(cert) {
+	if err != nil || cert.Subject.CommonName != "keyd "+t.Token || !issuer.signed(cert) {
 		return wrappingPair{}, forged
 	}
-	inToken, err := c.exchange.Token.WrappingPair(ctx, name)
+	inToken, err := c.exchange.Token.WrappingPair(ctx, t.Token)
 	if err != nil {
 		return wrappingPair{}, tokenError("finding a wrapping key", err)
 	}
@@ -221,7 +244,7 @@ func (c *Custody) genuine(ctx context.Context, issuer *issuer, t ImportToken) (w
 		return wrappingPair{}, forged
 	}
 	bits := public.N.BitLen()
-	return wrappingPair{name: name, bits: bits, cert: cert, params: ImportParameters{
+	return wrappingPair{name: t.Token, bits: bits, cert: cert, params: ImportParameters{
 		Certificate: t.Certificate, Chain: issuer.chain, Algorithm: fmt.Sprintf("RSA_%d", bits), Token: t.Token, Until: cert.NotAfter,
 	}}, nil
 }
@@ -242,7 +265,7 @@ func (c *Custody) usableToken(ctx context.Context, caller Caller, corr, token st
 		return wrappingPair{}, storeError("finding import tokens", err)
 	}
 	for _, t := range all {
-		if t.Token != token {
+		if t.Token != token || !strings.HasPrefix(token, importPrefix) {
 			continue
 		}
 		pair, err := c.genuine(ctx, issuer, t)
@@ -271,7 +294,7 @@ func (c *Custody) endTokens(ctx context.Context, caller Caller, corr string) err
 		}
 		err := c.intended(ctx, c.pairRecord(caller, corr, audit.KeyDestroy, t.Token, t.Algorithm), func(r *audit.Record) error {
 			r.Custody = audit.CustodyToken
-			if err := c.exchange.Token.DestroyWrappingPair(ctx, strings.TrimPrefix(t.Token, tokenPrefix)); err != nil {
+			if err := c.exchange.Token.DestroyWrappingPair(ctx, t.Token); err != nil {
 				return tokenError("destroying a wrapping key", err)
 			}
 			if err := c.exchange.Store.EndImportToken(ctx, t.Token, c.clock()); err != nil {

@@ -1,7 +1,6 @@
 package hsm
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/rsa"
@@ -17,12 +16,12 @@ import (
 	"keyd.dev/keyd/keys"
 )
 
-// The key pairs of the exchange with the outside. Of a wrapping pair the public
-// half is given away and the private half takes keys in; the issuer signs the
-// certificates of such pairs.
+// labelIssuer is the pair that signs the certificates of the other pairs of the
+// exchange with the outside. Of a wrapping pair the public half is given away and
+// the private half takes keys in.
 const (
 	labelIssuer = "issuer"
-	labelImport = "import-" // and the name of the pair
+	labelPair   = "pair-" // and the pair's name, so that none is an object of keyd's own
 )
 
 // pairDeadline bounds the making of an RSA pair, which searches for primes.
@@ -149,11 +148,23 @@ func (m *Manager) Issuer(ctx context.Context) (crypto.Signer, error) {
 // C_UnwrapKey where the module has OAEP with SHA-256 and SHA-512, else the bare
 // RSA decryption. It returns [ErrExists] for a name in use.
 func (m *Manager) MakeWrappingPair(ctx context.Context, name string, bits int) (*rsa.PublicKey, error) {
-	label := m.t.label(labelImport + name)
+	return m.makePair(ctx, name, bits, func(s *session) rights {
+		unwraps := m.t.unwrapsOAEP(s)
+		return rights{unwrap: unwraps, decrypt: !unwraps}
+	})
+}
+
+// MakeSigningPair is MakeWrappingPair for a private half that can sign alone.
+func (m *Manager) MakeSigningPair(ctx context.Context, name string, bits int) (*rsa.PublicKey, error) {
+	return m.makePair(ctx, name, bits, func(*session) rights { return rights{sign: true} })
+}
+
+func (m *Manager) makePair(ctx context.Context, name string, bits int, may func(*session) rights) (*rsa.PublicKey, error) {
+	label := m.t.label(labelPair + name)
 	m.t.making.Lock()
 	defer m.t.making.Unlock()
 	var public *rsa.PublicKey
-	err := m.t.manageFor(ctx, pairDeadline, "make a wrapping key pair", pkcs11.CKF_RW_SESSION, func(_ *epoch, s *session) error {
+	err := m.t.manageFor(ctx, pairDeadline, "make an RSA key pair", pkcs11.CKF_RW_SESSION, func(_ *epoch, s *session) error {
 		found, err := s.find([]*pkcs11.Attribute{
 			pkcs11.NewAttribute(pkcs11.CKA_LABEL, label), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
 		})
@@ -163,7 +174,7 @@ func (m *Manager) MakeWrappingPair(ctx context.Context, name string, bits int) (
 		if len(found) > 0 {
 			return fmt.Errorf("%w: %q", ErrExists, label)
 		}
-		h, err := s.rsaPair(label, true, bits, m.t.unwrapsOAEP(s))
+		h, err := s.rsaPair(label, true, bits, may(s))
 		if err != nil {
 			return err
 		}
@@ -171,13 +182,14 @@ func (m *Manager) MakeWrappingPair(ctx context.Context, name string, bits int) (
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("hsm: wrapping key pair %q: %w", label, err)
+		return nil, fmt.Errorf("hsm: RSA key pair %q: %w", label, err)
 	}
 	return public, nil
 }
 
-// rsaPair makes an RSA key pair and returns its public half.
-func (s *session) rsaPair(label string, stored bool, bits int, unwraps bool) (pkcs11.ObjectHandle, error) {
+// rsaPair makes an RSA key pair, of whose private half r says what it may do, and
+// returns its public half.
+func (s *session) rsaPair(label string, stored bool, bits int, r rights) (pkcs11.ObjectHandle, error) {
 	public := []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY),
 		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA),
@@ -187,8 +199,8 @@ func (s *session) rsaPair(label string, stored bool, bits int, unwraps bool) (pk
 		pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, bits),
 		pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, rsaExponent),
 		pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, false),
-		pkcs11.NewAttribute(pkcs11.CKA_WRAP, true),
-		pkcs11.NewAttribute(pkcs11.CKA_VERIFY, false),
+		pkcs11.NewAttribute(pkcs11.CKA_WRAP, r.unwrap || r.decrypt),
+		pkcs11.NewAttribute(pkcs11.CKA_VERIFY, r.sign),
 	}
 	private := []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY),
@@ -199,9 +211,9 @@ func (s *session) rsaPair(label string, stored bool, bits int, unwraps bool) (pk
 		pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
 		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
 		pkcs11.NewAttribute(pkcs11.CKA_ID, []byte(label)),
-		pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, !unwraps),
-		pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, unwraps),
-		pkcs11.NewAttribute(pkcs11.CKA_SIGN, false),
+		pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, r.decrypt),
+		pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, r.unwrap),
+		pkcs11.NewAttribute(pkcs11.CKA_SIGN, r.sign),
 	}
 	mech := []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, nil)}
 	h, _, err := s.mod.GenerateKeyPair(s.handle, mech, public, private)
@@ -219,7 +231,7 @@ func (s *session) rsaPublic(h pkcs11.ObjectHandle) (*rsa.PublicKey, error) {
 	if err != nil {
 		return nil, s.failure("C_GetAttributeValue", err)
 	}
-	if !bytes.Equal(bytes.TrimLeft(attrs[1].Value, "\x00"), rsaExponent) {
+	if exponent := new(big.Int).SetBytes(attrs[1].Value); exponent.Cmp(new(big.Int).SetBytes(rsaExponent)) != 0 {
 		return nil, errors.New("hsm: the pair has another public exponent than it was asked for")
 	}
 	return &rsa.PublicKey{N: new(big.Int).SetBytes(attrs[0].Value), E: 1<<16 + 1}, nil
@@ -228,7 +240,7 @@ func (s *session) rsaPublic(h pkcs11.ObjectHandle) (*rsa.PublicKey, error) {
 // WrappingPair returns the public half of a pair, or [keys.ErrNoKey].
 func (m *Manager) WrappingPair(ctx context.Context, name string) (*rsa.PublicKey, error) {
 	var public *rsa.PublicKey
-	label := m.t.label(labelImport + name)
+	label := m.t.label(labelPair + name)
 	err := m.t.manage(ctx, "find a wrapping key pair", 0, func(_ *epoch, s *session) error {
 		h, err := s.findOne(label, pkcs11.CKO_PUBLIC_KEY)
 		if err != nil {
@@ -244,7 +256,7 @@ func (m *Manager) WrappingPair(ctx context.Context, name string) (*rsa.PublicKey
 // It returns [ErrExists] when one is still there. A pair that is not there is
 // no error.
 func (m *Manager) DestroyWrappingPair(ctx context.Context, name string) error {
-	label := m.t.label(labelImport + name)
+	label := m.t.label(labelPair + name)
 	match := []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
 	}

@@ -103,7 +103,7 @@ func TestInitialKeyOfAES(t *testing.T) {
 // has the hash and the key is AES.
 func TestWrappingPair(t *testing.T) {
 	m := hsm.NewManager(softhsmtest.Token(t))
-	const name = "pair0001"
+	const name = "import-token-pair0001"
 	public, err := m.MakeWrappingPair(t.Context(), name, 2048)
 	if err != nil {
 		t.Fatal(err)
@@ -170,13 +170,13 @@ func TestWrappingPair(t *testing.T) {
 		t.Fatal(err)
 	}
 	over := bytes.Repeat([]byte{0xFF}, 256)
-	for name, bad := range map[string][]byte{
+	for what, bad := range map[string][]byte{
 		"damaged": append([]byte{good[0] ^ 1}, good[1:]...), "short": good[1:], "long": append([]byte{0}, good...),
 		"with a label": labelled, "above the modulus": over, "empty": {},
 	} {
-		_, _, err := m.ImportOAEP(t.Context(), "pair0001", crypto.SHA256, bad, kek(exchangeID, keys.TDES2))
+		_, _, err := m.ImportOAEP(t.Context(), name, crypto.SHA256, bad, kek(exchangeID, keys.TDES2))
 		if !errors.Is(err, keys.ErrMaterial) {
-			t.Errorf("%s: %v, want %v", name, err, keys.ErrMaterial)
+			t.Errorf("%s: %v, want %v", what, err, keys.ErrMaterial)
 		}
 	}
 	if _, _, err := m.ImportOAEP(t.Context(), name, crypto.SHA512, good, kek(exchangeID, keys.TDES2)); !errors.Is(err, keys.ErrMaterial) {

@@ -54,7 +54,7 @@ func (m *Manager) ImportOAEP(ctx context.Context, name string, hash crypto.Hash,
 	if _, ok := oaepHashes[hash]; !ok {
 		return nil, false, fmt.Errorf("hsm: import key %s: %w: OAEP with %v", b.ID, keys.ErrAttributes, hash)
 	}
-	label := m.t.label(labelImport + name)
+	label := m.t.label(labelPair + name)
 	cryptogram = slices.Clone(cryptogram)
 	var value secret.Bytes
 	err = m.t.manage(ctx, "unwrap key by OAEP", 0, func(e *epoch, s *session) error {
@@ -253,7 +253,7 @@ func (t *Token) unwrapsOAEP(s *session) bool {
 
 func (s *session) tryOAEP() error {
 	const label = "keyd-self-test-oaep"
-	h, err := s.rsaPair(label, false, 2048, true)
+	h, err := s.rsaPair(label, false, 2048, rights{unwrap: true})
 	if err != nil {
 		return err
 	}
