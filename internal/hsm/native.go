@@ -13,6 +13,7 @@ package hsm
 
 #include <dlfcn.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef unsigned long ck;
 typedef struct { ck type; void *value; ck len; } keyd_attr;
@@ -56,15 +57,30 @@ static ck keyd_login(keyd_list *l, ck session, ck user, void *pin, ck len) {
 	return login(session, user, pin, len);
 }
 
+// keyd_scrub moves zeros as the library has moved len bytes: what a move of that
+// length left in vector registers would else be saved with them when Go next
+// interrupts the thread, and stay in memory.
+static void keyd_scrub(ck len) {
+	static void *(*volatile move)(void *, const void *, size_t) = memcpy;
+	unsigned char from[128] = { 0 }, to[128];
+	move(to, from, len < sizeof from ? len : sizeof from);
+	move(to, from, 16);
+	move(to, from, 32);
+}
+
 static ck keyd_random(keyd_list *l, ck session, void *p, ck len) {
 	ck (*random)(ck, void *, ck) = l->fn[RANDOM];
-	return random(session, p, len);
+	ck rv = random(session, p, len);
+	keyd_scrub(len);
+	return rv;
 }
 
 static keyd_result keyd_create(keyd_list *l, ck session, keyd_attr *attrs, ck count) {
 	ck (*create)(ck, keyd_attr *, ck, ck *) = l->fn[CREATE_OBJECT];
 	keyd_result r = { 0, 0, 0 };
 	r.rv = create(session, attrs, count, &r.n);
+	for (ck i = 0; i < count; i++)
+		keyd_scrub(attrs[i].len);
 	return r;
 }
 
