@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -24,6 +25,16 @@ type configFile struct {
 	path string   // absolute
 	hash [32]byte // SHA-256 of the file's bytes
 	at   keyLines
+
+	clock func() time.Time // of keys; nil is time.Now, and tests have others
+}
+
+// now is the time by which keys live.
+func (c *configFile) now() time.Time {
+	if c.clock != nil {
+		return c.clock()
+	}
+	return time.Now()
 }
 
 // loadConfig reads, fills and checks the file. The error lists every problem,

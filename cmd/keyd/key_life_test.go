@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -8,8 +10,10 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -108,5 +112,59 @@ func TestSpan(t *testing.T) {
 		if s.String() != want {
 			t.Errorf("got %s, want %s", s, want)
 		}
+	}
+}
+
+// TestDaemonDestroysKeys: when the waiting time of a key is over the daemon's
+// sweeper destroys it, and says so to nobody but the log.
+func TestDaemonDestroysKeys(t *testing.T) {
+	dir := t.TempDir()
+	startDev(t, dir, "--no-sim").stop()
+	cfg, err := loadConfig(filepath.Join(dir, "keyd.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ahead atomic.Int64
+	cfg.clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	ctx, cancel := context.WithCancel(t.Context())
+	stderr := &buffer{}
+	d, err := newDaemon(ctx, cfg, newLogger(stderr, "warn"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- d.serve(ctx, func() error { close(ready); return nil }) }()
+	<-ready
+
+	var code int
+	pki := filepath.Join(dir, "pki")
+	as := []string{"--url", "https://" + d.apiListener.Addr().String(), "--ca", filepath.Join(pki, "ca.pem"),
+		"--cert", filepath.Join(pki, "admin.pem"), "--key", filepath.Join(pki, "admin.key")}
+	keyd := func(args ...string) string {
+		t.Helper()
+		var stdout, stderr bytes.Buffer
+		code = run(t.Context(), append(args, as...), strings.NewReader(""), &stdout, &stderr)
+		return stdout.String() + stderr.String()
+	}
+	made := keyd("key", "create", "--usage", "M6", "--algorithm", "AES_128", "--mode", "C", "--alias", "alias/mac")
+	arn, _, _ := strings.Cut(made, ": check")
+	if out := keyd("key", "delete", "alias/mac", "--days", "3"); code != exitDone {
+		t.Fatal(out)
+	}
+	ahead.Store(int64(3*day - time.Minute))
+	if out := keyd("key", "show", arn); !strings.Contains(out, "to be destroyed") {
+		t.Errorf("a minute before its time: %s", out)
+	}
+	ahead.Store(int64(3*day + time.Minute))
+	poll(t, "the destruction", func() bool { return strings.Contains(keyd("key", "show", arn), "state             destroyed") })
+	if out := keyd("key", "show", "alias/mac"); !strings.Contains(out, "destroyed") {
+		t.Errorf("by its alias: %s", out)
+	}
+	if out := keyd("key", "restore", arn); code != exitFailed || !strings.Contains(out, "ConflictException") {
+		t.Errorf("restored after its destruction: %d, %s", code, out)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("%v\n%s", err, stderr)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"sync"
-	"time"
 
 	"keyd.dev/keyd/audit"
 	"keyd.dev/keyd/internal/credentials"
@@ -66,7 +65,7 @@ func openNodeAs(ctx context.Context, cfg *configFile, log *slog.Logger, m *metri
 		Archive: archive,
 		Masters: n.manager, LMKStore: n.db,
 		Token: n.token, Maker: n.manager, Keeper: n.manager, Store: n.db, Log: n.audit,
-		Clients: cfg.clients(), Clock: time.Now, Serial: n.token.Info().Serial,
+		Clients: cfg.clients(), Clock: cfg.now, Serial: n.token.Info().Serial,
 		Alarm:     n.keyAlarm,
 		Terminals: &custody.Terminals{Store: n.db, Maker: n.manager, Profiles: cfg.profiles()},
 		LegacyPIN: cfg.API.LegacyPINFormats,
@@ -94,7 +93,7 @@ func openToken(ctx context.Context, cfg *configFile, log *slog.Logger, m *metric
 	token, err := hsm.Open(hsm.Config{
 		Module: t.Module, Reserved: t.Reserved, TokenLabel: t.Label,
 		PIN: pinOnce(ctx, t), NoPIN: t.NoPIN, RetainPIN: *t.PINRetain, FinalTry: t.AllowFinalTry,
-		Sessions: t.Sessions, CacheKeys: t.CacheKeys, Deadline: t.Deadline.std(),
+		Sessions: t.Sessions, CacheKeys: t.CacheKeys, Objects: t.CacheObjects, Deadline: t.Deadline.std(),
 		OnState: func(why error) {
 			m.tokenState(why)
 			if why != nil {
