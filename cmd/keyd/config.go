@@ -33,7 +33,8 @@ type tokenConfig struct {
 	Environment         map[string]string `toml:"environment,omitempty,inline" comment:"Environment variables that the module reads when it is loaded."`
 	Reserved            string            `toml:"reserved,omitempty" comment:"Parameters for C_Initialize, which NSS wants; default none."`
 	Sessions            int               `toml:"sessions,omitempty" comment:"Working sessions, 1 to 1024; default 2; network HSMs want more."`
-	CacheKeys           int               `toml:"cache_keys,omitempty" comment:"Keys to keep loaded in the token, 16 to 1000000; default 10000."`
+	CacheKeys           int               `toml:"cache_keys,omitempty" comment:"Keys to keep loaded, 16 to 1000000; default 10000."`
+	CacheObjects        int               `toml:"cache_objects,omitempty" comment:"Of these, objects to keep in the token, 16 to 1000000; the others are unwrapped at use; default 10000. SoftHSM takes 8 KB for each."`
 	Deadline            duration          `toml:"deadline,omitempty" comment:"Bound of one use of a key, the wait for a session included; default 2s."`
 }
 
@@ -191,6 +192,7 @@ func (c *config) fillDefaults() {
 	}
 	def(&c.Token.Sessions, 2)
 	def(&c.Token.CacheKeys, 10_000)
+	def(&c.Token.CacheObjects, 10_000)
 	def(&c.Token.Deadline, duration(2*time.Second))
 	def(&c.Audit.SegmentMB, 64)
 	def(&c.Audit.CheckpointInterval, duration(time.Second))

@@ -83,6 +83,7 @@ func (k *configCheck) token(t *tokenConfig) {
 	}
 	k.between("token.sessions", t.Sessions, 1, 1024)
 	k.between("token.cache_keys", t.CacheKeys, 16, 1_000_000)
+	k.between("token.cache_objects", t.CacheObjects, 16, 1_000_000)
 	k.span("token.deadline", t.Deadline, 10*time.Millisecond, time.Minute)
 }
 

@@ -24,13 +24,16 @@ const mostDerivation = 64
 
 // cache holds the loaded keys, the least recently used of which makes room for
 // a new one. An object is destroyed once it is out of the cache and nobody
-// uses it.
+// uses it. Fewer objects than keys stand in the token where a module needs much
+// memory for each: a key without one was verified, and is unwrapped anew.
 type cache struct {
-	room int
+	room    int // for keys
+	objects int // of which so many stand in the token
 
-	mu     sync.Mutex
-	byKey  map[cacheKey]*entry
-	recent *list.List // of *entry, the most recent first
+	mu       sync.Mutex
+	byKey    map[cacheKey]*entry
+	recent   *list.List // of *entry, the most recent first
+	standing *list.List // of *entry, those whose objects may stand, likewise; empty where all may
 
 	hits, misses, evictions uint64
 }
@@ -46,6 +49,7 @@ type entry struct {
 
 	// Under the cache's mutex.
 	place *list.Element // nil once it is out of the cache
+	stand *list.Element // in standing
 	users int
 }
 
@@ -58,7 +62,45 @@ func (e *entry) can() keys.Ability {
 }
 
 func newCache(room int) *cache {
-	return &cache{room: room, byKey: make(map[cacheKey]*entry), recent: list.New()}
+	return &cache{room: room, objects: room, byKey: make(map[cacheKey]*entry), recent: list.New(), standing: list.New()}
+}
+
+// mostIdle bounds the search for an object that nobody uses.
+const mostIdle = 16
+
+// crowd notes that the object of e is to stand, and takes those out of their
+// entries that make room for it: the ones that were used the longest ago, and
+// not now. They are the caller's to discard.
+func (c *cache) crowd(e *entry) (idle []*placed) {
+	if c.objects >= c.room {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case e.place == nil: // evicted meanwhile
+		return nil
+	case e.stand != nil:
+		c.standing.MoveToFront(e.stand)
+		return nil
+	}
+	e.stand = c.standing.PushFront(e)
+	at := c.standing.Back()
+	for range mostIdle {
+		if c.standing.Len() <= c.objects || at == nil {
+			break
+		}
+		old, before := at.Value.(*entry), at.Prev()
+		if old.users == 0 && old.object != nil {
+			c.standing.Remove(at)
+			old.stand = nil
+			if p := old.object.at.Swap(nil); p != nil {
+				idle = append(idle, p)
+			}
+		}
+		at = before
+	}
+	return idle
 }
 
 // take returns the entry of key for one more user, and whether it is new: then
@@ -106,6 +148,10 @@ func (c *cache) drop(e *entry) *entry {
 	}
 	c.recent.Remove(e.place)
 	e.place = nil
+	if e.stand != nil {
+		c.standing.Remove(e.stand)
+		e.stand = nil
+	}
 	delete(c.byKey, e.key)
 	if e.users == 0 {
 		return e

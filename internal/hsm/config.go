@@ -34,8 +34,12 @@ type Config struct {
 	// Sessions is the number of working sessions. Default 2, which is all that
 	// a module with a global lock can use; network HSMs want many more.
 	Sessions int
-	// CacheKeys bounds the key objects that are kept in the token. Default 10,000.
+	// CacheKeys bounds the keys that are kept loaded. Default 10,000.
 	CacheKeys int
+	// Objects bounds the key objects of these that stand in the token at once;
+	// the others were verified, and are unwrapped when they are used. Default
+	// 10,000: SoftHSM takes about 8 KB of memory for each.
+	Objects int
 	// Deadline bounds each use of a key, the wait for a session included.
 	// Default 2 s.
 	Deadline time.Duration
@@ -53,6 +57,7 @@ type Config struct {
 const (
 	defaultSessions  = 2
 	defaultCacheKeys = 10_000
+	defaultObjects   = 10_000
 	defaultDeadline  = 2 * time.Second
 	defaultKeepAlive = 10 * time.Second
 	mostSessions     = 1024
@@ -71,6 +76,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.CacheKeys == 0 {
 		c.CacheKeys = defaultCacheKeys
+	}
+	if c.Objects == 0 {
+		c.Objects = defaultObjects
 	}
 	if c.Deadline == 0 {
 		c.Deadline = defaultDeadline
@@ -93,6 +101,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("%w: %d sessions, want 1 to %d", ErrConfig, c.Sessions, mostSessions)
 	case c.CacheKeys < 1:
 		return c, fmt.Errorf("%w: room for %d keys, want 1 or more", ErrConfig, c.CacheKeys)
+	case c.Objects < 1:
+		return c, fmt.Errorf("%w: room for %d objects, want 1 or more", ErrConfig, c.Objects)
 	case c.Deadline < 0 || c.KeepAlive < 0:
 		return c, fmt.Errorf("%w: a negative duration", ErrConfig)
 	}

@@ -127,6 +127,7 @@ func open(cfg Config, load func(string) (cryptoki, error)) (*Token, error) {
 		suspicions: make(chan *suspicion, 1), systems: make(map[string]keys.Key),
 		cache: newCache(cfg.CacheKeys), stop: make(chan struct{}), gone: make(chan struct{}),
 	}
+	t.cache.objects = cfg.Objects
 	if t.owner, err = start(mod, cfg); err != nil {
 		return nil, err
 	}

@@ -70,11 +70,16 @@ func (o *object) destroy() {
 	if at == nil || o.lent {
 		return
 	}
-	c := o.t.newCall("C_DestroyObject", o.t.cfg.Deadline)
-	defer o.t.free(c)
+	o.t.discard(at)
+}
+
+// discard destroys what stands in the token and is nobody's any more.
+func (t *Token) discard(at *placed) {
+	c := t.newCall("C_DestroyObject", t.cfg.Deadline)
+	defer t.free(c)
 	// Of an object that cannot be destroyed, the end of its epoch takes care.
 	_ = at.epoch.perform(c, at.epoch.keeping, func(s *session) error { return s.destroy(at.handles) })
-	o.t.stats.destroyed.Add(1)
+	t.stats.destroyed.Add(1)
 }
 
 func (s *session) destroy(handles pair) error {
