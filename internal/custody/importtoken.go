@@ -309,6 +309,14 @@ func (c *Custody) endTokens(ctx context.Context, caller Caller, corr string) err
 	return nil
 }
 
+// sweepTokens does so for nobody in particular.
+func (c *Custody) sweepTokens(ctx context.Context) error {
+	if c.exchange.Token == nil {
+		return nil
+	}
+	return c.endTokens(ctx, SystemCaller("keyd"), "sweep")
+}
+
 // newSerial draws the serial number of a certificate: 127 bits, so that it is
 // positive and at most 16 bytes. RFC 5280, section 4.1.2.2.
 func newSerial() (*big.Int, error) {

@@ -24,15 +24,15 @@ func newSweeper() *sweeper {
 }
 
 // Sweep does what the clock asks for: it destroys keys whose waiting time is
-// over, stops replaced ones whose overlap is over, announces cryptoperiods that
-// come to their end, and makes the counters of keys durable. The daemon calls it
-// every few seconds. A sweep that comes late changes nothing in what keys may
+// over and the key pairs of expired import tokens, stops replaced keys whose
+// overlap is over, announces cryptoperiods that come to their end, and makes the
+// counters of keys durable. The daemon calls it every few seconds. A sweep that comes late changes nothing in what keys may
 // do, since each use looks at the clock itself. One caller at a time.
 func (c *Custody) Sweep(ctx context.Context) error {
 	if c.keeper == nil {
 		return fmt.Errorf("%w: this process changes no keys", ErrUnavailable)
 	}
-	return errors.Join(c.usage.flush(ctx, false), c.sweepDue(ctx), c.sweepTimed(ctx))
+	return errors.Join(c.usage.flush(ctx, false), c.sweepDue(ctx), c.sweepTimed(ctx), c.sweepTokens(ctx))
 }
 
 // Close makes the counters of keys exact. Nothing may use keys any more.
