@@ -79,7 +79,7 @@ func (c *backupVerifyCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	proof, err := proveBackup(p.ctx, c.File, hsm.NewManager(token))
+	proof, err := proveBackup(p.ctx, c.File, token)
 	if err := errors.Join(err, token.Close()); err != nil {
 		return unproven(err)
 	}
@@ -116,7 +116,8 @@ func (b *proof) print(p *program, verb string) error {
 
 // proveBackup restores a backup into a scratch database, checks that, and lets
 // the token examine every key block.
-func proveBackup(ctx context.Context, file string, m *hsm.Manager) (_ *proof, err error) {
+func proveBackup(ctx context.Context, file string, token *hsm.Token) (_ *proof, err error) {
+	m := hsm.NewManager(token)
 	dir, err := os.MkdirTemp("", "keyd-backup-")
 	if err != nil {
 		return nil, fmt.Errorf("making a scratch folder: %w", err)
@@ -125,6 +126,9 @@ func proveBackup(ctx context.Context, file string, m *hsm.Manager) (_ *proof, er
 	path := filepath.Join(dir, "keyd.db")
 	b, err := unpack(ctx, file, path, m)
 	if err != nil {
+		return nil, err
+	}
+	if err := b.seals(token); err != nil {
 		return nil, err
 	}
 	db, err := store.Open(ctx, store.Config{Path: path, Purpose: store.Visit})
@@ -137,6 +141,19 @@ func proveBackup(ctx context.Context, file string, m *hsm.Manager) (_ *proof, er
 	}
 	b.examined, err = examineAll(ctx, db, m)
 	return b, err
+}
+
+// seals refuses a backup whose seals this token cannot check.
+func (b *proof) seals(token *hsm.Token) error {
+	key, err := sealKey(token)
+	if err != nil {
+		return err
+	}
+	own, err := backup.SealCheck(key)
+	if err != nil {
+		return err
+	}
+	return backup.CheckSeals(b.header, b.rows, own)
 }
 
 // unpack makes a database of a backup.
@@ -240,12 +257,11 @@ func (c *backupRestoreCmd) fill(ctx context.Context, cfg *configFile, m *metrics
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, token.Close()) }()
-	manager := hsm.NewManager(token)
-	b, err := proveBackup(ctx, c.File, manager)
+	b, err := proveBackup(ctx, c.File, token)
 	if err != nil {
 		return nil, err
 	}
-	_, err = unpack(ctx, c.File, cfg.Store.Path, manager)
+	_, err = unpack(ctx, c.File, cfg.Store.Path, hsm.NewManager(token))
 	return b, err
 }
 
@@ -298,14 +314,31 @@ func hashFile(path string) (sum [32]byte, err error) {
 	return sum, nil
 }
 
+// sealKey is the token's key for seals and prints.
+func sealKey(token *hsm.Token) (keys.HMACKey, error) {
+	key, err := token.System("token")
+	if err != nil {
+		return nil, fmt.Errorf("finding the key for seals: %w", err)
+	}
+	seals, ok := key.(keys.HMACKey)
+	if !ok {
+		return nil, errors.New("the token's key for seals makes no HMAC")
+	}
+	return seals, nil
+}
+
 // newArchive is where the daemon's backups go; nil where no folder is configured.
 func (n *node) newArchive() (custody.Archiver, error) {
 	if n.cfg.Backup.Dir == "" {
 		return nil, nil
 	}
+	seals, err := sealKey(n.token)
+	if err != nil {
+		return nil, err
+	}
 	a, err := backup.New(backup.Config{
 		Dir: n.cfg.Backup.Dir, Node: n.cfg.Audit.Node, Site: n.cfg.Audit.Site, Build: thisBuild().name(),
-		Token: n.manager, DB: n.db, Clock: time.Now,
+		Token: n.manager, DB: n.db, Clock: time.Now, Seals: seals,
 		LMK: func(ctx context.Context) ([]backup.LMK, error) {
 			list, err := n.manager.LMKs(ctx)
 			var out []backup.LMK

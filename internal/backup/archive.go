@@ -13,6 +13,7 @@ import (
 
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/store"
+	"keyd.dev/keyd/keys"
 )
 
 // Config says what an [Archive] backs up, and where to.
@@ -24,6 +25,7 @@ type Config struct {
 	Token Token
 	DB    *store.DB
 	LMK   func(context.Context) ([]LMK, error) // the local master keys in use
+	Seals keys.HMACKey                         // the token's key for seals and prints
 	Clock func() time.Time
 }
 
@@ -34,8 +36,8 @@ var _ custody.Archiver = (*Archive)(nil)
 
 // New checks the configuration and returns an Archive.
 func New(cfg Config) (*Archive, error) {
-	if cfg.Token == nil || cfg.DB == nil || cfg.LMK == nil || cfg.Clock == nil || cfg.Node == "" || cfg.Dir == "" {
-		return nil, errors.New("backup: directory, node, token, database, master keys and clock are all needed")
+	if cfg.Token == nil || cfg.DB == nil || cfg.LMK == nil || cfg.Seals == nil || cfg.Clock == nil || cfg.Node == "" || cfg.Dir == "" {
+		return nil, errors.New("backup: directory, node, token, database, master keys, key for seals and clock are all needed")
 	}
 	return &Archive{cfg}, nil
 }
@@ -88,8 +90,12 @@ func newest(masters []LMK) (generation uint32) {
 }
 
 func (a *Archive) write(ctx context.Context, to io.Writer, at time.Time, masters []LMK) (map[string]int, error) {
+	seals, err := SealCheck(a.cfg.Seals)
+	if err != nil {
+		return nil, err
+	}
 	w, err := NewWriter(to, NewKeeper(ctx, a.cfg.Token, a.cfg.Clock), Header{
-		Made: at, Node: a.cfg.Node, Site: a.cfg.Site, Build: a.cfg.Build, Schema: store.SchemaVersion(), LMK: masters,
+		Made: at, Node: a.cfg.Node, Site: a.cfg.Site, Build: a.cfg.Build, Schema: store.SchemaVersion(), LMK: masters, Seals: seals,
 	})
 	if err != nil {
 		return nil, err
@@ -134,4 +140,35 @@ func syncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// SealCheck is a check value of the token's key for seals and prints: 3 bytes,
+// hexadecimal. Two tokens can hold the same local master key and not this one.
+func SealCheck(k keys.HMACKey) (string, error) {
+	mac, err := k.HMAC([]byte("keyd backup seal check\n"))
+	if err != nil {
+		return "", fmt.Errorf("backup: check value of the key for seals: %w", err)
+	}
+	return fmt.Sprintf("%X", mac[:3]), nil
+}
+
+// sealed are the tables whose rows carry seals or prints.
+func sealed() []string {
+	return []string{"client_role", "public_key", "terminal_print"}
+}
+
+// CheckSeals returns [ErrKey] for a backup with rows that carry seals or prints
+// of another token's key: beside this one they would be refused, or recognise
+// no key again.
+func CheckSeals(h Header, rows map[string]int, own string) error {
+	if h.Seals == own {
+		return nil
+	}
+	for _, table := range sealed() {
+		if n := rows[table]; n > 0 {
+			return fmt.Errorf("%w: %d rows of %s are sealed by a key that this token has not; begin the token with the first "+
+				"generation of the local master key, from which that key comes, and add the later ones", ErrKey, n, table)
+		}
+	}
+	return nil
 }

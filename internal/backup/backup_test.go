@@ -148,6 +148,29 @@ func TestBackup(t *testing.T) {
 	})
 }
 
+// TestCheckSeals: a token that holds the same local master key and not the same
+// key for seals is told so before, not after.
+func TestCheckSeals(t *testing.T) {
+	for name, c := range map[string]struct {
+		own  string
+		rows map[string]int
+		want error
+	}{
+		"the same key":           {"08D7B4", map[string]int{"client_role": 2, "terminal_print": 9}, nil},
+		"another, nothing seals": {"000000", map[string]int{"client_role": 0, "key": 3}, nil},
+		"another, roles":         {"000000", map[string]int{"client_role": 1}, backup.ErrKey},
+		"another, prints":        {"000000", map[string]int{"terminal_print": 1}, backup.ErrKey},
+		"another, public keys":   {"000000", map[string]int{"public_key": 1}, backup.ErrKey},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := backup.CheckSeals(backup.Header{Seals: "08D7B4"}, c.rows, c.own)
+			if !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+		})
+	}
+}
+
 // plain is a keeper for the fuzzer, where no token is: it wraps nothing.
 type plain struct{}
 

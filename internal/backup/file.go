@@ -28,6 +28,7 @@ type Header struct {
 	Build   string    `json:"build"`
 	Schema  int       `json:"schema"` // of the database
 	LMK     []LMK     `json:"lmk"`    // generations that key blocks stand under
+	Seals   string    `json:"seals"`  // check value of the token's key for seals and prints, hexadecimal
 }
 
 // LMK names a local master key.
