@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/iso8583"
 	"keyd.dev/keyd/internal/isoswitch"
 	"keyd.dev/keyd/internal/sim"
@@ -27,6 +28,7 @@ func TestSwitchLink(t *testing.T) {
 	t.Run("W-05 sign-on", func(t *testing.T) { h.signsOn(t) })
 	t.Run("A-11.T2 A-11.T3 W-19 lock-out", func(t *testing.T) { h.locksOut(t) })
 	t.Run("D-35 velocity", func(t *testing.T) { h.limitsRate(t) })
+	t.Run("W-20 the role taken from who is connected", func(t *testing.T) { h.takesTheRole(t) })
 	t.Run("A-26 nothing in log and database", func(t *testing.T) { h.leaksNothing(t) })
 }
 
@@ -55,6 +57,38 @@ func (h *house) turnsAway(t *testing.T) {
 	eventually(t, "all three are recorded", func() bool {
 		return len(h.records(func(r record) bool { return r.Action == "auth.refuse" })) == 3
 	})
+}
+
+// takesTheRole changes the roles of a client while it is connected: its next
+// message has no answer.
+func (h *house) takesTheRole(t *testing.T) {
+	p := h.pos(0)
+	conn, err := tls.Dial("tcp", h.addr, h.ca.client(t, "terminal"))
+	must(t, err)
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	sale := func() error {
+		one, err := p.Sale(1000, visa, nil)
+		must(t, err)
+		frame, err := iso8583.AppendFrame(nil, one.Raw)
+		must(t, err)
+		if _, err := conn.Write(frame); err != nil {
+			return err
+		}
+		_, err = iso8583.ReadFrame(conn)
+		return err
+	}
+	roles := func(list ...custody.Role) {
+		admin := custody.SystemCaller("test", custody.RoleAdmin)
+		_, err := h.custody.SetRoles(t.Context(), admin, "test", custody.SetRoles{Client: "terminal", Roles: list})
+		must(t, err)
+	}
+	must(t, sale())
+	roles()
+	defer roles(custody.RoleTerminal)
+	if err := sale(); err == nil || strings.Contains(err.Error(), "timeout") {
+		t.Errorf("a client that lost the role was not let go: %v", err)
+	}
 }
 
 // readsFrames sends a sale in pieces, and two in one segment; then lengths that

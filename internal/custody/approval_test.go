@@ -452,3 +452,57 @@ func TestApprovalTimes(t *testing.T) {
 }
 
 var _ custody.Store = (*store.DB)(nil)
+
+func TestWhoMayDecideOnAKey(t *testing.T) {
+	o := newOffice(t)
+	o.key(t, "alias/few/zmk", attributes(keys.UsageKEK, keys.AES128, keys.ModeBoth), "000102030405060708090A0B0C0D0E0F", nil)
+	o.key(t, "alias/many/zmk", attributes(keys.UsageKEK, keys.AES128, keys.ModeBoth), "101112131415161718191A1B1C1D1E1F", nil)
+	id := func(alias string) string {
+		a, err := o.db.Alias(t.Context(), alias)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(a.Key)
+	}
+	few, many := id("alias/few/zmk"), id("alias/many/zmk")
+	for object, want := range map[string]error{
+		"alias/few/zmk (" + few + ")":   nil,
+		"alias/many/zmk (" + many + ")": custody.ErrDenied,
+		few + " under " + many:          custody.ErrDenied,
+		"key " + few:                    nil,
+		"alias/few/new":                 nil,
+		"alias/many/new":                custody.ErrDenied,
+		"a new key K0 AES_256":          nil,
+		"terminal/T0000001":             nil,
+	} {
+		_, err := o.Approved(t.Context(), o.someone(t, "anna", object), "t", custody.OpExportKey, object)
+		if _, err := o.Approve(t.Context(), o.someone(t, "few", "a"), "t", custody.PendingRef(err)); !errors.Is(err, want) {
+			t.Errorf("an administrator of alias/few/* decides on %q: %v, want %v", object, err, want)
+		}
+	}
+}
+
+func TestLongObjects(t *testing.T) {
+	o := newOffice(t)
+	long := strings.Repeat("x", 600) + "\x1b[31m"
+	_, err := o.Approved(t.Context(), o.someone(t, "anna", "x"), "t", custody.OpExportKey, "\x1b[31m"+long)
+	list, listed := o.Approvals(t.Context(), o.someone(t, "raj", ""), "t", false)
+	if custody.PendingRef(err) == "" || listed != nil || len(list) != 1 || len(list[0].Object) != 500 || !strings.HasPrefix(list[0].Object, "?[31mx") {
+		t.Errorf("got %v, %v, %d requests", err, listed, len(list))
+	}
+}
+
+func FuzzParseApprovalRef(f *testing.F) {
+	for _, seed := range []string{"4FGDS86TZ5", "4fgds-86tz5", "OIL0000000", "", "UUUUUUUUUU", "4FGDS86TZ", "4FGDS86TZ5 "} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		ref, ok := custody.ParseApprovalRef(text)
+		if !ok {
+			return
+		}
+		if again, ok := custody.ParseApprovalRef(ref); !ok || again != ref || len(ref) != 10 || strings.ContainsAny(ref, "ILOU- ") {
+			t.Errorf("%q is read as %q, and that as %q, %v", text, ref, again, ok)
+		}
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"keyd.dev/keyd/audit"
@@ -93,23 +94,33 @@ func (c *Custody) decidable(ctx context.Context, caller Caller, a Approval, to A
 	return c.mayDecide(ctx, caller, a.Object)
 }
 
-// mayDecide refuses who may not use the key that the request is about.
+// mayDecide refuses who may not use the keys that the request is about: those
+// whose ids its object names, else those of its aliases.
 func (c *Custody) mayDecide(ctx context.Context, caller Caller, object string) error {
-	names := []string{object}
-	if !ValidAlias(object) {
-		k, err := c.book.find(ctx, Ref{ID: keys.ID(object)})
+	found := false
+	for _, word := range words(object) {
+		k, err := c.book.find(ctx, Ref{ID: keys.ID(word)})
 		if errors.Is(err, ErrNoKey) {
-			return nil // about something else, or not there yet
+			continue
 		}
 		if err != nil {
 			return err
 		}
-		names = k.Aliases
+		if found = true; !caller.mayUse(k.Aliases) {
+			return fmt.Errorf("%w: not for this key", ErrDenied)
+		}
 	}
-	if !caller.mayUse(names) {
-		return fmt.Errorf("%w: not for this key", ErrDenied)
+	for _, word := range words(object) {
+		if !found && ValidAlias(word) && !caller.mayUse([]string{word}) {
+			return fmt.Errorf("%w: not for this alias", ErrDenied)
+		}
 	}
 	return nil
+}
+
+// words are the parts of an object that could be names.
+func words(object string) []string {
+	return strings.FieldsFunc(object, func(r rune) bool { return strings.ContainsRune(" ,()", r) })
 }
 
 // decided records a decision and stores it. The record is first: what is not in

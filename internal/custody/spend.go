@@ -30,6 +30,7 @@ func (c *Custody) approved(ctx context.Context, caller Caller, corr string, op O
 		err := fmt.Errorf("%w: %s needs a second person, and a request that can be approved", ErrDenied, op)
 		return nil, c.refuse(ctx, caller, corr, op, err)
 	}
+	object = shownObject(object)
 	c.dual.mu.Lock()
 	defer c.dual.mu.Unlock()
 	a, err := c.dual.store.OpenApproval(ctx, caller.Name, op, object, caller.Request)
@@ -43,6 +44,21 @@ func (c *Custody) approved(ctx context.Context, caller Caller, corr string, op O
 		return nil, c.unspendable(ctx, caller, corr, a, err)
 	}
 	return c.spend(ctx, caller, corr, a)
+}
+
+// mostObject is the length of what a request is about, in bytes.
+const mostObject = 500
+
+// shownObject is an object as it is stored and shown: printable, and not longer
+// than anybody reads. What is cut off is still bound by the hash of the request.
+func shownObject(text string) string {
+	shown := []byte(text[:min(len(text), mostObject)])
+	for i, c := range shown {
+		if c < ' ' || c > '~' {
+			shown[i] = '?'
+		}
+	}
+	return string(shown)
 }
 
 // quorum checks the custodians of a ceremony, who stand in for the second

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -28,7 +29,8 @@ type peer struct {
 	s       *Switch
 	conn    net.Conn
 	id      string
-	cert    string // SHA-256 of the client certificate, hex
+	leaf    *x509.Certificate
+	cert    string // SHA-256 of leaf, hex
 	caller  custody.Caller
 	lanes   *lanes
 	lockout *lockout
@@ -57,9 +59,9 @@ func (s *Switch) welcome(ctx context.Context, raw net.Conn, id string) *peer {
 	cert := conn.ConnectionState().PeerCertificates[0]
 	sum := sha256.Sum256(cert.Raw)
 	certHex := hex.EncodeToString(sum[:])
-	client, err := s.custody.Identify(cert)
+	client, err := s.admitted(cert)
 	caller := custody.SwitchCaller(orDefault(client.Name, "unknown"), audit.ActorSwitch, stranger.Addr, id, certHex)
-	if err != nil || !client.Has(custody.RoleTerminal) {
+	if err != nil {
 		s.recordAuth(ctx, caller, audit.AuthRefuse, audit.ReasonRoleDenied)
 		s.log.Warn("terminal link: certificate without the terminal role", "addr", stranger.Addr, "client", caller.Name)
 		_ = conn.Close()
@@ -73,12 +75,23 @@ func (s *Switch) welcome(ctx context.Context, raw net.Conn, id string) *peer {
 		s:       s,
 		conn:    conn,
 		id:      id,
+		leaf:    cert,
 		cert:    certHex,
 		caller:  caller,
 		lanes:   newLanes(s.cfg.Limits.PerTerminal),
 		lockout: newLockout(s.cfg.Lockout, s.now),
 		slots:   make(chan struct{}, s.cfg.Limits.Outstanding),
 	}
+}
+
+// admitted returns the client of a certificate, and an error unless it has the
+// terminal role now.
+func (s *Switch) admitted(cert *x509.Certificate) (custody.Client, error) {
+	client, err := s.custody.Identify(cert)
+	if err == nil && !client.Has(custody.RoleTerminal) {
+		err = fmt.Errorf("%w: without the terminal role", custody.ErrDenied)
+	}
+	return client, err
 }
 
 // recordAuth records that a connection was let in or go.
@@ -131,6 +144,10 @@ func (p *peer) read(stop, life context.Context) error {
 			if isFraming(err) {
 				p.s.refuseFraming(life, p, err)
 			}
+			return err
+		}
+		if _, err := p.s.admitted(p.leaf); err != nil { // a role can be taken from who is connected
+			_ = p.s.recordAuth(life, p.caller, audit.AuthRefuse, audit.ReasonRoleDenied)
 			return err
 		}
 		if slow := p.s.floods.delay(p.cert); slow > 0 {

@@ -60,7 +60,7 @@ CREATE TABLE approval (
 	ref       TEXT PRIMARY KEY CHECK (length(ref) = 10 AND ref NOT GLOB '*[^0-9A-HJKMNP-TV-Z]*'),
 	principal TEXT NOT NULL CHECK (principal <> ''),
 	operation TEXT NOT NULL CHECK (operation <> ''),
-	object    TEXT NOT NULL CHECK (length(object) <= 200),
+	object    TEXT NOT NULL CHECK (length(object) <= 500),
 	body      BLOB NOT NULL CHECK (length(body) = 32),
 	asker     TEXT NOT NULL CHECK (json_valid(asker)),
 	asked     INTEGER NOT NULL CHECK (asked > 0),
