@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"keyd.dev/keyd/internal/secret"
 	"keyd.dev/keyd/keys"
@@ -35,7 +36,8 @@ type epoch struct {
 	adrift  atomic.Bool // the keeper is stuck in a call
 
 	masters atomic.Pointer[masters] // never nil
-	looked  atomic.Int64            // when the generations were last looked for anew, Unix nanoseconds
+	looking sync.Mutex              // held by who looks for the generations anew
+	looked  time.Time               // when somebody did, under looking
 }
 
 func (e *epoch) newSession(flags uint) *session {

@@ -477,3 +477,21 @@ func TestInitAt(t *testing.T) {
 		t.Errorf("the next generation is %d, want 3", g)
 	}
 }
+
+// TestManyLookAtOnce: of many who come with blocks of a generation that this
+// process does not know, none is refused because another looks for it.
+func TestManyLookAtOnce(t *testing.T) {
+	cfg := softhsmtest.Config(t)
+	here, there := softhsmtest.Open(t, cfg), softhsmtest.Open(t, cfg)
+	m := generations(t, here, lmkOne)
+	if err := there.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	must(m.AddLMK(t.Context(), lmk(t, lmkTwo)))(t)
+	b := imported(t, m, template("P0", keys.AES128, 'B'), unhex(t, clear32)[:16])
+	var users sync.WaitGroup
+	for range 16 {
+		users.Go(func() { use(t, there, b) })
+	}
+	users.Wait()
+}

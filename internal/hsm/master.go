@@ -58,13 +58,8 @@ func (t *Token) checkLMK(b *keys.Block) error {
 		return nil // and found out once there is one
 	}
 	_, err := e.master(b.LMK)
-	if errors.Is(err, keys.ErrLMK) && e.mayLook() {
-		c := t.newCall("find the local master keys", t.cfg.Deadline)
-		defer t.free(c)
-		if err := e.look(c); err != nil {
-			return fmt.Errorf("hsm: load key %s: %w", b.ID, err)
-		}
-		_, err = e.master(b.LMK)
+	if errors.Is(err, keys.ErrLMK) {
+		err = e.lookFor(b.LMK)
 	}
 	if err != nil {
 		return fmt.Errorf("hsm: load key %s: %w", b.ID, err)
@@ -73,11 +68,25 @@ func (t *Token) checkLMK(b *keys.Block) error {
 }
 
 // lookEvery bounds the searches that blocks of unknown generations can cause.
-const lookEvery = int64(time.Second)
+const lookEvery = 100 * time.Millisecond
 
-func (e *epoch) mayLook() bool {
-	now, last := time.Now().UnixNano(), e.looked.Load()
-	return now-last >= lookEvery && e.looked.CompareAndSwap(last, now)
+// lookFor looks for a generation that the epoch does not know, and waits for who
+// does so already.
+func (e *epoch) lookFor(generation uint32) error {
+	e.looking.Lock()
+	defer e.looking.Unlock()
+	_, err := e.master(generation)
+	if !errors.Is(err, keys.ErrLMK) || time.Since(e.looked) < lookEvery {
+		return err
+	}
+	c := e.t.newCall("find the local master keys", e.t.cfg.Deadline)
+	defer e.t.free(c)
+	if err := e.look(c); err != nil {
+		return err
+	}
+	e.looked = time.Now()
+	_, err = e.master(generation)
+	return err
 }
 
 // look finds the generations anew, in the middle of an epoch.
