@@ -2,12 +2,17 @@ package main
 
 import (
 	"encoding/json"
+	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"keyd.dev/keyd/internal/custody"
 )
 
 // twin DIR OUT NAME URI has the CA of a development daemon sign another
@@ -53,4 +58,31 @@ func cmdExpired(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("%s did not expire within a minute", args[1])
+}
+
+// TestOperationsOfAClient: the list in the configuration narrows the role.
+func TestOperationsOfAClient(t *testing.T) {
+	dir := t.TempDir()
+	startDev(t, dir, "--no-sim").stop()
+	path := filepath.Join(dir, "keyd.toml")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	narrowed := strings.Replace(string(text), "name = 'switch'\n", "name = 'switch'\noperations = ['GetAlias']\n", 1)
+	if err := os.WriteFile(path, []byte(narrowed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := startDev(t, dir, "--no-sim")
+	defer r.stop()
+	as := &http.Client{Transport: &http.Transport{TLSClientConfig: r.tls("switch")}, Timeout: 10 * time.Second}
+	defer as.CloseIdleConnections()
+	for _, p := range probes() {
+		if p.op != custody.OpGetAlias && p.op != custody.OpListAliases && p.op != custody.OpVerifyMAC {
+			continue
+		}
+		if denied, answer := p.try(t, as, r.dev.APIURL); denied != (p.op != custody.OpGetAlias) {
+			t.Errorf("%s: denied = %v: %s", p.op, denied, answer)
+		}
+	}
 }

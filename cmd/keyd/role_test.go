@@ -38,7 +38,9 @@ func probes() []probe {
 	aws := func(op custody.Operation, body string) probe { return probe{op, "/", awsTarget + string(op), body} }
 	own := func(op custody.Operation, body string) probe { return probe{op, "/", ownTarget + string(op), body} }
 	also := func(op custody.Operation, name, body string) probe { return probe{op, "/", ownTarget + name, body} }
-	door := func(op custody.Operation, name, body string) probe { return probe{op, "/ceremony/v1/" + name, "", body} }
+	door := func(op custody.Operation, name, body string) probe {
+		return probe{op, "/ceremony/v1/" + name, "", body}
+	}
 	key := `{"KeyIdentifier":"alias/dev/none"}`
 	mac := `{"KeyIdentifier":"alias/dev/zak","MessageData":"00","GenerationAttributes":{"Algorithm":"ISO9797_ALGORITHM3"}}`
 	verify := `{"KeyIdentifier":"alias/dev/zak","MessageData":"00","Mac":"0011223344556677","VerificationAttributes":{"Algorithm":"ISO9797_ALGORITHM3"}}`
