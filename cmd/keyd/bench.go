@@ -25,6 +25,12 @@ import (
 	"keyd.dev/keyd/keys"
 )
 
+// benchGroup is the benchmarks; without a word of its own it is all operations.
+type benchGroup struct {
+	Operations benchCmd          `cmd:"" default:"withargs" help:"Measure every operation, and sales through the switch."`
+	Terminals  benchTerminalsCmd `cmd:"" help:"Measure a large registry: registration, start, cold keys, memory."`
+}
+
 // benchCmd measures a daemon of its own, with the load generator beside it on
 // the same machine. Each figure stands beside the limit of its layer: raw
 // token operations, and an mTLS server that answers JSON with JSON.

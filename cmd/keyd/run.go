@@ -45,7 +45,7 @@ type cli struct {
 	Audit     auditCmd     `cmd:"" help:"Read and verify the audit log."`
 	Sim       simCmd       `cmd:"" help:"Simulate an issuer or a POS terminal."`
 	Demo      demoCmd      `cmd:"" help:"Show the main job end to end, with a daemon of its own."`
-	Bench     benchCmd     `cmd:"" help:"Measure a daemon of its own on this machine."`
+	Bench     benchGroup   `cmd:"" help:"Measure a daemon of its own on this machine."`
 	Doctor    doctorCmd    `cmd:"" help:"Say what is missing on this machine and how to mend it."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }
