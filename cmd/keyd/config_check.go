@@ -106,6 +106,13 @@ func (k *configCheck) api(a *apiConfig) {
 	for _, name := range a.LegacyPINFormats {
 		k.want(slices.Contains([]string{"eci2", "eci3", "visa2", "visa3"}, name), "api.legacy_pin_formats", "%q is not eci2, eci3, visa2 or visa3", name)
 	}
+	for name, list := range map[string][]string{
+		"api.legacy_key_blocks": a.LegacyKeyBlocks, "api.cryptogram_import": a.CryptogramImport, "api.cryptogram_export": a.CryptogramExport,
+	} {
+		for _, alias := range list {
+			k.want(strings.HasPrefix(alias, "alias/"), name, "%q is no alias; name each key-encryption key, alias/…", alias)
+		}
+	}
 	k.between("api.refused_pins_per_minute", a.RefusedPerMinute, 1, 1_000_000)
 	k.between("api.refused_pins_per_hour", a.RefusedPerHour, a.RefusedPerMinute, 10_000_000)
 	k.span("api.approval_validity", a.ApprovalValidity, time.Second, 24*time.Hour)
