@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"keyd.dev/keyd/audit"
 	"keyd.dev/keyd/keys"
@@ -83,7 +82,8 @@ func (c *Custody) erase(ctx context.Context, k KeyRecord) (KeyRecord, error) {
 	if err := c.put(ctx, Caller{}, OpDeleteKey, keyEdit{put: []keyPut{{k, gone}}}, nil, gone); err != nil {
 		return KeyRecord{}, err
 	}
-	return gone, errors.Join(c.provenGone(ctx, gone, inToken), c.scrubbed(ctx))
+	c.sweeper.scrub = c.book.store.Scrub(ctx) != nil // then it is for the next sweep
+	return gone, c.provenGone(ctx, gone, inToken)
 }
 
 // provenGone looks for the key again, where it was.
@@ -108,14 +108,6 @@ func (c *Custody) provenGone(ctx context.Context, gone KeyRecord, inToken error)
 	return nil
 }
 
-// scrubbed overwrites what the store has left of the value in its log.
-func (c *Custody) scrubbed(ctx context.Context) error {
-	if err := c.book.store.Scrub(ctx); err != nil {
-		return storeError("overwriting the destroyed key's value", err)
-	}
-	return nil
-}
-
 // cameBack raises the alarm for a key that was destroyed and is still there.
 func (c *Custody) cameBack(ctx context.Context, k KeyRecord) error {
 	alarm := audit.Alarm{Code: "key_not_destroyed", Level: audit.LevelCritical}
@@ -136,9 +128,3 @@ func (c *Custody) alarmed(alarm audit.Alarm, key keys.ID, why error) {
 		c.alarms(alarm, key, why)
 	}
 }
-
-// The times between tries to destroy a key that could not be asked for.
-const (
-	firstRetry = time.Minute
-	lastRetry  = time.Hour
-)

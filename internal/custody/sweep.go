@@ -13,14 +13,24 @@ import (
 // mostSwept bounds how many keys one query of a sweep takes.
 const mostSwept = 256
 
+// The pauses between tries to destroy a key that could not be destroyed.
+const (
+	firstRetry = time.Minute
+	lastRetry  = time.Hour
+)
+
 // sweeper remembers what failed, so that it is tried again with growing pauses.
+// The lock of changes guards it.
 type sweeper struct {
 	next map[keys.ID]time.Time
 	wait map[keys.ID]time.Duration
+	// scrub: the log of the store may hold what was erased, by a process that
+	// died too early, or because readers kept it.
+	scrub bool
 }
 
 func newSweeper() *sweeper {
-	return &sweeper{next: make(map[keys.ID]time.Time), wait: make(map[keys.ID]time.Duration)}
+	return &sweeper{next: make(map[keys.ID]time.Time), wait: make(map[keys.ID]time.Duration), scrub: true}
 }
 
 // Sweep does what the clock asks for: it destroys keys whose waiting time is
@@ -41,11 +51,17 @@ func (c *Custody) Close(ctx context.Context) error { return c.usage.flush(ctx, t
 func (c *Custody) sweepDue(ctx context.Context) error {
 	c.life.Lock()
 	defer c.life.Unlock()
+	var failed []error
+	if c.sweeper.scrub {
+		err := c.book.store.Scrub(ctx)
+		if c.sweeper.scrub = err != nil; err != nil {
+			failed = append(failed, storeError("overwriting what was erased", err))
+		}
+	}
 	due, err := c.book.store.DueKeys(ctx, c.clock(), mostSwept)
 	if err != nil {
-		return storeError("looking for keys to destroy", err)
+		return errors.Join(append(failed, storeError("looking for keys to destroy", err))...)
 	}
-	var failed []error
 	for _, k := range due {
 		if c.clock().Before(c.sweeper.next[k.Block.ID]) {
 			continue

@@ -40,6 +40,8 @@ type usage struct {
 	store UsageStore
 	clock func() time.Time
 
+	flushing sync.Mutex
+
 	mu     sync.RWMutex
 	meters map[keys.ID]*meter
 }
@@ -279,6 +281,8 @@ func (c *Custody) announce(ctx context.Context, k KeyRecord, n limitNotice) erro
 // what came after the last flush, that of a limited one has at most a leap more.
 func (u *usage) flush(ctx context.Context, last bool) error {
 	const most = 1000 // in one commit
+	u.flushing.Lock() // a flush holds many meters at a time
+	defer u.flushing.Unlock()
 	u.mu.RLock()
 	meters := make([]*meter, 0, len(u.meters))
 	for _, m := range u.meters {

@@ -117,7 +117,7 @@ const (
 // Scrub overwrites what earlier commits have left in the write-ahead log: a
 // deleted value is zeroed in the database (secure_delete), and stays in the log
 // until the log begins anew. It returns [custody.ErrUnavailable] when readers
-// keep the log from it; then it is done at the next occasion.
+// keep the log from it; then it is to be tried again.
 func (db *DB) Scrub(ctx context.Context) error {
 	w := db.writer
 	w.scrub.Store(true)
@@ -133,10 +133,12 @@ func (db *DB) Scrub(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
+			w.scrub.Store(false)
 			return ctx.Err()
 		case <-time.After(scrubPause):
 		}
 	}
+	w.scrub.Store(false) // else each commit would wait for the readers
 	return fmt.Errorf("store: scrub: %w: readers hold the write-ahead log", custody.ErrUnavailable)
 }
 

@@ -219,6 +219,9 @@ func TestScrub(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := db.Scrub(t.Context()); !errors.Is(err, custody.ErrUnavailable) {
+		t.Errorf("under a reader: %v, want %v", err, custody.ErrUnavailable)
+	}
 	done := make(chan error, 1)
 	go func() { done <- db.Scrub(t.Context()) }()
 	if err := reader.Rollback(); err != nil {
