@@ -83,7 +83,7 @@ func (m *approvalModel) ask(t *rapid.T) {
 // decide approves or rejects any request there ever was.
 func (m *approvalModel) decide(t *rapid.T) {
 	if len(m.names) == 0 {
-		t.Skip("nothing was asked for")
+		return
 	}
 	r := m.refs[rapid.SampledFrom(m.names).Draw(t, "ref")]
 	who, approve := m.somebody(t), rapid.Bool().Draw(t, "approve")
