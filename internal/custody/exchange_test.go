@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -30,6 +31,7 @@ import (
 	"keyd.dev/keyd/internal/softkey"
 	"keyd.dev/keyd/keys"
 	"keyd.dev/keyd/keys/tr31"
+	softhsmtest "keyd.dev/keyd/softhsm-test"
 )
 
 // The wrapping keys and some carried keys of section 16 of the API.
@@ -657,5 +659,95 @@ func TestExchangeNeedsItsParts(t *testing.T) {
 		if !errors.Is(err, custody.ErrUnavailable) {
 			t.Errorf("got %v", err)
 		}
+	}
+}
+
+// TestUnseenImport: an AES key comes in by RSA-OAEP without being seen where the
+// module does the hash, and so may have the policy token; elsewhere it is refused.
+func TestUnseenImport(t *testing.T) {
+	r := newExchange(t, nil)
+	p, err := r.ImportParams(t.Context(), admin, "c", custody.ImportParams{Algorithm: "RSA_3072"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(p.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cryptogram, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, cert.PublicKey.(*rsa.PublicKey), unhex(t, "66F69CA1D7F33E1B10B8798DDA30361F"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := custody.ImportOAEP{
+		Token: p.Token, Hash: crypto.SHA256, Cryptogram: cryptogram, Attributes: attributes(keys.UsageCMAC, keys.AES128, keys.ModeMAC),
+		Enabled: true, Tags: map[string]string{"keyd:custody": "token"},
+	}
+	k, class, err := r.ImportOAEP(t.Context(), admin, "c", q)
+	if os.Getenv(softhsmtest.ModuleVar) == softhsmtest.Softokn().Name {
+		if err != nil || class != audit.CustodyToken || k.Block.Check.String() != "34CA99" {
+			t.Errorf("unseen: %v, %v", class, err)
+		}
+		return
+	}
+	if !errors.Is(err, custody.ErrCustody) {
+		t.Errorf("with the policy: %v", err)
+	}
+	q.Tags = nil
+	if k, class, err = r.ImportOAEP(t.Context(), admin, "c", q); err != nil || class != audit.CustodyProcess || k.Block.Check.String() != "34CA99" {
+		t.Errorf("without: %v, %v", class, err)
+	}
+	for _, a := range []keys.Algorithm{keys.AES192, keys.AES256, keys.HMACSHA256} {
+		q.Attributes = attributes(keys.UsageCMAC, a, keys.ModeMAC)
+		if a.IsHMAC() {
+			q.Attributes.Usage = keys.UsageHMAC
+		}
+		if _, _, err := r.ImportOAEP(t.Context(), admin, "c", q); !errors.Is(err, custody.ErrRequest) {
+			t.Errorf("%s under RSA: %v", a, err)
+		}
+	}
+}
+
+// TestForgedPublicKey: a certificate that somebody put into the database vouches
+// for nobody.
+func TestForgedPublicKey(t *testing.T) {
+	r := newExchange(t, nil)
+	own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := func(name string) []byte {
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+			IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, &own.PublicKey, own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	q := custody.ImportCertificate{Algorithm: "ECC_NIST_P256", Certificate: root("partner"), Enabled: true, Tags: map[string]string{"partner": "a"}}
+	k, err := r.ImportCertificate(t.Context(), admin, "c", q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.PublicKey(t.Context(), admin, "c", custody.OpGetKey, custody.Ref{ID: k.ID}); err != nil || got.Seal != k.Seal {
+		t.Fatalf("found: %v", err)
+	}
+	for name, bad := range map[string]custody.ImportCertificate{
+		"another algorithm": {Algorithm: "ECC_NIST_P384", Certificate: q.Certificate},
+		"no certificate":    {Algorithm: "ECC_NIST_P256", Certificate: []byte("x")},
+		"an unknown policy": {Algorithm: "ECC_NIST_P256", Certificate: q.Certificate, Tags: map[string]string{"keyd:x": "y"}},
+	} {
+		if _, err := r.ImportCertificate(t.Context(), admin, "c", bad); !errors.Is(err, custody.ErrRequest) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := r.PublicKey(t.Context(), caller("some", custody.RoleAdmin, "alias/x"), "c", custody.OpGetKey, custody.Ref{ID: k.ID}); !errors.Is(err, custody.ErrDenied) {
+		t.Errorf("by a client of some aliases: %v", err)
+	}
+	r.sql(t, fmt.Sprintf("UPDATE public_key SET certificate = x'%x'", root("somebody else")))
+	if _, err := r.PublicKey(t.Context(), admin, "c", custody.OpGetKey, custody.Ref{ID: k.ID}); !errors.Is(err, custody.ErrTampered) {
+		t.Errorf("replaced: %v", err)
 	}
 }
