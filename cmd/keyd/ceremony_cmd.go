@@ -65,27 +65,33 @@ func (f *ceremonyFile) outputs() []string {
 	return paths
 }
 
-// write puts what is left of a ceremony into the files that the script names.
-func (f *ceremonyFile) write(result ceremony.Result) error {
+// write puts what is left of a ceremony into the files that the script names. A
+// ceremony that carried nothing out has its id in the transcript's name, so that
+// the next one by the same script finds its place free. It returns the
+// transcript's path without .json and .txt.
+func (f *ceremonyFile) write(result ceremony.Result) (string, error) {
 	t, hash, err := ceremony.ReadTranscript(result.Transcript, "")
 	if err != nil {
-		return err
+		return "", err
 	}
-	paths := f.outputs()
-	if err := ceremony.WriteNew(paths[0], result.Transcript); err != nil {
-		return err
+	base := f.script.Output.Transcript
+	if !t.Carried {
+		base += "." + t.Ceremony
 	}
-	if err := ceremony.WriteNew(paths[1], []byte(t.Text(hash))); err != nil {
-		return err
+	if err := ceremony.WriteNew(base+".json", result.Transcript); err != nil {
+		return "", err
+	}
+	if err := ceremony.WriteNew(base+".txt", []byte(t.Text(hash))); err != nil {
+		return "", err
 	}
 	if len(result.Injected) == 0 {
-		return nil
+		return base, nil
 	}
 	text, err := ceremony.InjectionFile(result.Injected)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return ceremony.WriteNew(paths[2], text)
+	return base, ceremony.WriteNew(f.script.Injection.Output, text)
 }
 
 type ceremonyCheckCmd struct {
@@ -170,7 +176,7 @@ func (c *ceremonyJoinCmd) Run(p *program) error {
 		return err
 	}
 	defer desk.Terminal.Close()
-	end, err := desk.Hold(ctx, []*ceremony.Person{{Name: "you", Client: client, Identity: c.Identity}})
+	end, err := desk.Hold(ctx, []*ceremony.Person{{Name: "custodian", Client: client, Identity: c.Identity}})
 	if err != nil {
 		return ceremonyError(err)
 	}
@@ -301,7 +307,12 @@ func (c *ceremonyFetchCmd) Run(p *program) error {
 	if t.Script != f.script.Hash() {
 		return fmt.Errorf("%s is not the script of %s: SHA-256 %s, and the ceremony's has %s", c.Script, c.ID, f.script.Hash(), t.Script)
 	}
-	return f.write(result)
+	base, err := f.write(result)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(p.stdout, "transcript: %s.json and %s.txt\n", base, base)
+	return err
 }
 
 type ceremonyVerifyCmd struct {

@@ -73,10 +73,10 @@ func (c *ceremonyRunCmd) hold(ctx context.Context, p *program, f *ceremonyFile, 
 	defer cancel()
 	result, fetched := opener.Result(last, status.ID)
 	if fetched == nil {
-		fetched = f.write(result)
-	}
-	if fetched == nil {
-		terminal.Say("transcript: %s.json and %s.txt", f.script.Output.Transcript, f.script.Output.Transcript)
+		var base string
+		if base, fetched = f.write(result); fetched == nil {
+			terminal.Say("transcript: %s.json and %s.txt", base, base)
+		}
 	}
 	if err != nil {
 		if fetched != nil {

@@ -17,11 +17,12 @@ import (
 
 	"github.com/creack/pty"
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
 // deskPatience bounds the wait for a text on a pseudo-terminal.
-const deskPatience = 60 * time.Second
+const deskPatience = 30 * time.Second
 
 // desk DIALOGUE… plays each file at a pseudo-terminal of its own, all at a
 // time. A file begins with the command; its lines are:
@@ -34,6 +35,8 @@ const deskPatience = 60 * time.Second
 //	key C             type the control character of the letter
 //	hangup            take the terminal away
 //	signal NAME       send INT, TERM, HUP or KILL to the command
+//	also COMMAND…     run another command to its end
+//	until EXPR COMMAND…  run another command until what it prints matches
 //	kill DEV.JSON     end the daemon at once
 //	exit CODE         what the command must return; default 0
 //
@@ -73,6 +76,8 @@ type deskLine struct{ verb, rest string }
 type desk struct {
 	lines    []deskLine
 	path     func(string) string
+	dir      string
+	search   string
 	cmd      *exec.Cmd
 	stdout   bytes.Buffer
 	stderr   bytes.Buffer
@@ -109,19 +114,25 @@ func newDesk(ts *testscript.TestScript, name string) (*desk, error) {
 	if len(d.lines) == 0 || d.lines[0].verb != "run" {
 		return nil, errors.New("the first line must be run COMMAND")
 	}
-	words := strings.Fields(d.lines[0].rest)
+	d.dir, d.search = ts.MkAbs("."), ts.Getenv("PATH")
+	d.cmd = d.other(d.lines[0].rest)
+	d.cmd.Stdout, d.cmd.Stderr = &d.stdout, &d.stderr
+	d.lines = d.lines[1:]
+	return d, nil
+}
+
+// other is a command in the script's folder, with its PATH.
+func (d *desk) other(line string) *exec.Cmd {
+	words := strings.Fields(line)
 	program := words[0]
-	for dir := range strings.SplitSeq(ts.Getenv("PATH"), string(os.PathListSeparator)) {
+	for dir := range strings.SplitSeq(d.search, string(os.PathListSeparator)) {
 		if path := filepath.Join(dir, words[0]); !strings.Contains(program, "/") && exists(path) {
 			program = path
 		}
 	}
-	d.cmd = exec.Command(program, words[1:]...)
-	d.cmd.Dir = ts.MkAbs(".")
-	d.cmd.Env = append(os.Environ(), "PATH="+ts.Getenv("PATH"), "HOME="+ts.Getenv("HOME"))
-	d.cmd.Stdout, d.cmd.Stderr = &d.stdout, &d.stderr
-	d.lines = d.lines[1:]
-	return d, nil
+	cmd := exec.Command(program, words[1:]...)
+	cmd.Dir, cmd.Env = d.dir, append(os.Environ(), "PATH="+d.search)
+	return cmd
 }
 
 func exists(path string) bool {
@@ -137,10 +148,16 @@ func (d *desk) seen() string {
 
 // play runs the dialogue to its end.
 func (d *desk) play() error {
-	master, slave, err := pty.Open()
+	opened, slave, err := pty.Open()
 	if err != nil {
 		return err
 	}
+	// A file of the runtime's poller, whose Close ends a Read that waits.
+	fd, err := unix.FcntlInt(opened.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err := errors.Join(err, opened.Close(), syscall.SetNonblock(fd, true)); err != nil {
+		return err
+	}
+	master := os.NewFile(uintptr(fd), "terminal")
 	defer master.Close()
 	defer slave.Close()
 	before, err := term.GetState(int(slave.Fd()))
@@ -245,6 +262,20 @@ func (d *desk) do(master *os.File, line deskLine) error {
 		return d.cmd.Process.Signal(map[string]syscall.Signal{
 			"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP, "KILL": syscall.SIGKILL,
 		}[rest])
+	case "also":
+		return d.other(rest).Run()
+	case "until":
+		text, command, _ := strings.Cut(rest, " ")
+		expr, err := regexp.Compile(text)
+		if err != nil {
+			return err
+		}
+		for end := time.Now().Add(deskPatience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			if out, err := d.other(command).Output(); err == nil && expr.Match(out) {
+				return nil
+			}
+		}
+		return fmt.Errorf("%q did not come", text)
 	case "kill":
 		return killDaemon(d.path(rest))
 	}
@@ -299,6 +330,15 @@ func killDaemon(path string) error {
 		}
 	}
 	return errors.New("the daemon is still there")
+}
+
+// firstline VARIABLE sets a variable to the first line of the last output.
+func cmdFirstline(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: firstline VARIABLE")
+	}
+	first, _, _ := strings.Cut(ts.ReadFile("stdout"), "\n")
+	ts.Setenv(args[0], first)
 }
 
 // issue DIR NAME URI SUBJECT signs a client certificate by the CA of a

@@ -28,6 +28,8 @@ type Desk struct {
 	Terminal *Terminal
 	ID       string   // of the ceremony
 	Script   [32]byte // of the reviewed text; zero: what the daemon has is shown only
+
+	asking context.Context // ends with the ceremony, so that no question outlives it
 }
 
 // tries is how often somebody may mistype before the ceremony is given up.
@@ -66,6 +68,8 @@ func (d *Desk) hold(ctx context.Context, people []*Person) (Status, error) {
 		}
 	}
 	watch := people[0].Client
+	stop := d.follow(ctx, watch)
+	defer stop()
 	seen := -1
 	for {
 		now, err := watch.Status(ctx, d.ID, seen)
@@ -93,6 +97,35 @@ func (d *Desk) hold(ctx context.Context, people []*Person) (Status, error) {
 			d.await(now)
 		}
 		seen = now.Revision
+	}
+}
+
+// follow ends the questions when the ceremony ends early. It returns once it has
+// begun; stop ends it.
+func (d *Desk) follow(ctx context.Context, watch *Client) (stop func()) {
+	asking, end := context.WithCancelCause(ctx)
+	d.asking = asking
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for seen := -1; asking.Err() == nil; {
+			now, err := watch.Status(asking, d.ID, seen)
+			switch {
+			case errors.Is(err, ErrUnknown):
+				end(fmt.Errorf("%w: the daemon was started again and has forgotten it", ErrEnded))
+			case err != nil:
+				return // whoever calls next hears of it
+			case now.Stage == Done:
+				return
+			case now.Stage.Ended():
+				end(fmt.Errorf("%w: %s: %s", ErrEnded, now.Stage, now.Why))
+			}
+			seen = now.Revision
+		}
+	}()
+	return func() {
+		end(nil)
+		<-over
 	}
 }
 
@@ -126,6 +159,7 @@ func (d *Desk) seat(ctx context.Context, p *Person, first bool) (err error) {
 	if p.place, err = p.Client.join(ctx, d.ID, p.lock.public()); err != nil {
 		return err
 	}
+	p.Name = p.place.Custodian
 	if d.Script != [32]byte{} && !bytes.Equal(d.Script[:], p.place.Script) {
 		return fmt.Errorf("%w: the daemon has another script (SHA-256 %x) than the one reviewed (%x)", ErrScript, p.place.Script, d.Script)
 	}
@@ -148,18 +182,18 @@ func (d *Desk) turn(ctx context.Context, p *Person, now Status) error {
 }
 
 // here waits until the person sits alone at the keyboard.
-func (d *Desk) here(ctx context.Context, p *Person) error {
+func (d *Desk) here(p *Person) error {
 	d.Terminal.Say("")
-	_, err := d.Terminal.Ask(ctx, p.Name+" takes the keyboard, everybody else steps back. Press Enter: ")
+	_, err := d.Terminal.Ask(d.asking, p.Name+" takes the keyboard, everybody else steps back. Press Enter: ")
 	return err
 }
 
 // give reads a component, shows its check value, and sends it sealed.
 func (d *Desk) give(ctx context.Context, p *Person, of int) error {
-	if err := d.here(ctx, p); err != nil {
+	if err := d.here(p); err != nil {
 		return err
 	}
-	value, check, err := d.component(ctx, p, of)
+	value, check, err := d.component(p, of)
 	if err != nil {
 		return err
 	}
@@ -183,7 +217,7 @@ func (p *Person) at(w way) place {
 
 // component gets a component from the keyboard or the person's file, until its
 // check value is the right one.
-func (d *Desk) component(ctx context.Context, p *Person, of int) (secret.Bytes, keys.KCV, error) {
+func (d *Desk) component(p *Person, of int) (secret.Bytes, keys.KCV, error) {
 	a, err := keys.ParseAlgorithm(p.place.Algorithm)
 	if err != nil {
 		return secret.Bytes{}, keys.KCV{}, err
@@ -193,7 +227,7 @@ func (d *Desk) component(ctx context.Context, p *Person, of int) (secret.Bytes, 
 		return secret.Bytes{}, keys.KCV{}, err
 	}
 	for range tries {
-		value, err := d.entered(ctx, p, a, of)
+		value, err := d.entered(p, a, of)
 		if errors.Is(err, keys.ErrComponent) {
 			d.Terminal.Say("%v; enter it again", err)
 			continue
@@ -206,7 +240,7 @@ func (d *Desk) component(ctx context.Context, p *Person, of int) (secret.Bytes, 
 			value.Clear()
 			return secret.Bytes{}, keys.KCV{}, err
 		}
-		good, err := d.agreed(ctx, p, check)
+		good, err := d.agreed(p, check)
 		if good {
 			return value, check, nil
 		}
@@ -219,7 +253,7 @@ func (d *Desk) component(ctx context.Context, p *Person, of int) (secret.Bytes, 
 }
 
 // entered is one try at a component.
-func (d *Desk) entered(ctx context.Context, p *Person, a keys.Algorithm, of int) (value secret.Bytes, err error) {
+func (d *Desk) entered(p *Person, a keys.Algorithm, of int) (value secret.Bytes, err error) {
 	if p.place.File != "" && p.Identity != "" {
 		value, err = LoadComponent(p.place.File, p.Identity)
 		if err != nil {
@@ -227,7 +261,7 @@ func (d *Desk) entered(ctx context.Context, p *Person, a keys.Algorithm, of int)
 		}
 	} else {
 		d.Terminal.Say("Component %d of %d: %d hexadecimal digits, in groups as you like. Nothing of it is shown.", p.place.Component, of, 2*a.KeyBytes())
-		err = d.Terminal.Secret(ctx, "Component: ", func(typed []byte) (err error) {
+		err = d.Terminal.Secret(d.asking, "Component: ", func(typed []byte) (err error) {
 			value, err = keys.ParseComponent(typed)
 			return err
 		})
@@ -247,7 +281,7 @@ func (d *Desk) entered(ctx context.Context, p *Person, a keys.Algorithm, of int)
 }
 
 // agreed shows a check value and asks, or compares with the script's.
-func (d *Desk) agreed(ctx context.Context, p *Person, check keys.KCV) (bool, error) {
+func (d *Desk) agreed(p *Person, check keys.KCV) (bool, error) {
 	if p.place.Expected != "" {
 		want, err := keys.ParseKCV(p.place.Expected)
 		if err != nil {
@@ -260,14 +294,14 @@ func (d *Desk) agreed(ctx context.Context, p *Person, check keys.KCV) (bool, err
 		d.Terminal.Say("Check value %s; the script has %s: something was mistyped.", check, want)
 		return false, nil
 	}
-	answer, err := d.Terminal.Ask(ctx, "Check value "+check.String()+". Is that what your paper says? Type yes, or no to enter it again: ")
+	answer, err := d.Terminal.Ask(d.asking, "Check value "+check.String()+". Is that what your paper says? Type yes, or no to enter it again: ")
 	return strings.EqualFold(answer, "yes"), err
 }
 
 // take shows a component to its custodian, or puts it into a file that only the
 // custodian can open, and has the check value typed.
 func (d *Desk) take(ctx context.Context, p *Person, of int) error {
-	if err := d.here(ctx, p); err != nil {
+	if err := d.here(p); err != nil {
 		return err
 	}
 	parcel, err := p.Client.take(ctx, d.ID)
@@ -291,11 +325,11 @@ func (d *Desk) take(ctx context.Context, p *Person, of int) error {
 	if err != nil {
 		return err
 	}
-	if err := d.handOver(ctx, p, parcel, value, check, of); err != nil {
+	if err := d.handOver(p, parcel, value, check, of); err != nil {
 		return err
 	}
 	value.Clear()
-	typed, err := d.typed(ctx, "Type the check value of your component: ", check.String())
+	typed, err := d.typed("Type the check value of your component: ", check.String())
 	if err != nil {
 		return err
 	}
@@ -306,7 +340,7 @@ func (d *Desk) take(ctx context.Context, p *Person, of int) error {
 	return nil
 }
 
-func (d *Desk) handOver(ctx context.Context, p *Person, parcel Parcel, value secret.Bytes, check keys.KCV, of int) error {
+func (d *Desk) handOver(p *Person, parcel Parcel, value secret.Bytes, check keys.KCV, of int) error {
 	if parcel.Recipient != "" {
 		if err := SaveComponent(p.place.File, parcel.Recipient, value); err != nil {
 			return err
@@ -318,15 +352,15 @@ func (d *Desk) handOver(ctx context.Context, p *Person, parcel Parcel, value sec
 	d.Terminal.Show(value)
 	value.Clear()
 	d.Terminal.Say("\nCheck value: %s", check)
-	_, err := d.Terminal.Ask(ctx, "Press Enter when it is written; the screen is cleared: ")
+	_, err := d.Terminal.Ask(d.asking, "Press Enter when it is written; the screen is cleared: ")
 	d.Terminal.Wipe()
 	return err
 }
 
 // typed asks until what is typed is what is wanted.
-func (d *Desk) typed(ctx context.Context, prompt, want string) (string, error) {
+func (d *Desk) typed(prompt, want string) (string, error) {
 	for range tries {
-		answer, err := d.Terminal.Ask(ctx, prompt)
+		answer, err := d.Terminal.Ask(d.asking, prompt)
 		if err != nil {
 			return "", err
 		}
@@ -344,7 +378,7 @@ func (d *Desk) confirm(ctx context.Context, p *Person, now Status) error {
 	if now.Check != "" {
 		d.Terminal.Say("Check value of the whole key: %s", now.Check)
 	}
-	object, err := d.typed(ctx, p.Name+": type "+now.Object+" to say that it shall happen (Ctrl-C ends the ceremony): ", now.Object)
+	object, err := d.typed(p.Name+": type "+now.Object+" to say that it shall happen (Ctrl-C ends the ceremony): ", now.Object)
 	if err != nil {
 		return err
 	}

@@ -112,8 +112,8 @@ const (
 // read asks and reads one line. What was typed ahead of the question is thrown
 // away: it was meant for another.
 func (t *Terminal) read(ctx context.Context, prompt string, echo bool, l *line) (err error) {
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return cause(ctx)
 	}
 	old, err := t.raw()
 	if err != nil {
@@ -131,13 +131,22 @@ func (t *Terminal) read(ctx context.Context, prompt string, echo bool, l *line) 
 	for {
 		done, err := t.key(l, echo)
 		if ctx.Err() != nil {
-			return ctx.Err()
+			err = cause(ctx)
 		}
 		if done || err != nil {
 			_, _ = io.WriteString(t.f, "\r\n")
 			return err
 		}
 	}
+}
+
+// cause is why a question is not waited for any longer: the ceremony's end, or
+// that of the command.
+func cause(ctx context.Context) error {
+	if why := context.Cause(ctx); errors.Is(why, ErrEnded) {
+		return why
+	}
+	return ctx.Err()
 }
 
 // key reads one key and reports whether the line is over.
