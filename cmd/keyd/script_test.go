@@ -50,6 +50,7 @@ func TestScripts(t *testing.T) {
 			"desk":      cmdDesk,
 			"daemon":    cmdDaemon,
 			"forgotten": cmdForgotten,
+			"firstline": cmdFirstline,
 			"twin":      cmdTwin,
 			"mac":       cmdMAC,
 			"verifies":  cmdVerifies,
