@@ -80,6 +80,8 @@ func rotatable(k KeyRecord) error {
 	switch {
 	case k.Life.Successor != "":
 		return fmt.Errorf("%w: another version took its place already", ErrConflict)
+	case len(k.Aliases) == 0:
+		return fmt.Errorf("%w: the key has no alias, by which its next version would be found; a terminal's keys are changed with the terminal", ErrConflict)
 	case !replaceable(k.Block.Attributes.Usage):
 		return fmt.Errorf("%w: terminals in the field go on to need their base derivation key; make another one under an alias of its own and move the terminals to it", ErrConflict)
 	}

@@ -310,6 +310,7 @@ func TestRotationRefused(t *testing.T) {
 		want error
 	}{
 		{"a base derivation key", custody.RotateKey{Key: byID(bdk)}, custody.ErrConflict},
+		{"a key without an alias", custody.RotateKey{Key: byID(other)}, custody.ErrConflict},
 		{"a key that was replaced", custody.RotateKey{Key: byID(replaced)}, custody.ErrConflict},
 		{"by a key of another algorithm", custody.RotateKey{Key: byID(mac), Successor: byID(other)}, custody.ErrRequest},
 		{"by itself", custody.RotateKey{Key: byID(mac), Successor: byID(mac)}, custody.ErrRequest},

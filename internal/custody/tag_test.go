@@ -110,6 +110,9 @@ func (r *lifeRoom) kek(t *testing.T) custody.KeyRecord {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := r.CreateAlias(t.Context(), admin, "t", custody.Alias{Name: "alias/kek", Key: k.Block.ID}, nil); err != nil {
+		t.Fatal(err)
+	}
 	return k
 }
 
