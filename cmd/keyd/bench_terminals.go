@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -189,18 +190,25 @@ func (b *terminalBench) startAgain() (err error) {
 	}
 	b.found.ResidentIdle = residentMB(b.trial.dev.PID)
 	b.found.Database = sizeMB(filepath.Join(b.trial.devDir(), "keyd.db*"))
-	b.found.Log = sizeMB(filepath.Join(b.trial.devDir(), "audit", "*"), filepath.Join(b.trial.devDir(), "audit", "*", "*"))
+	b.found.Log = sizeMB(filepath.Join(b.trial.devDir(), "audit"))
 	return nil
 }
 
+// sizeMB is the size of what is under the paths.
 func sizeMB(patterns ...string) float64 {
 	var bytes int64
 	for _, pattern := range patterns {
-		files, _ := filepath.Glob(pattern) // an error is only one of the pattern
-		for _, file := range files {
-			if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
-				bytes += info.Size()
-			}
+		roots, _ := filepath.Glob(pattern) // an error is only one of the pattern
+		for _, root := range roots {
+			_ = filepath.WalkDir(root, func(_ string, entry fs.DirEntry, err error) error {
+				if err != nil {
+					return nil // a file that is gone meanwhile
+				}
+				if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
+					bytes += info.Size()
+				}
+				return nil
+			})
 		}
 	}
 	return float64(bytes) / 1e6

@@ -102,7 +102,8 @@ func (s *Switch) register(ctx context.Context, r *request) *verdict {
 		r.checked.Verdict = audit.VerdictNoKey
 		return &verdict{rule: "D-04", code: codeSecurity, reason: audit.ReasonLocked, alert: audit.AlertSecurity}
 	}
-	if text, err := r.msg.KSN(); err == nil {
+	served := terminal.Scheme == TDESDUKPT || terminal.Scheme == AESDUKPT
+	if text, err := r.msg.KSN(); err == nil && served {
 		r.serial, r.keyed = parseKSN(terminal.Scheme, text)
 	}
 	switch {
@@ -110,7 +111,7 @@ func (s *Switch) register(ctx context.Context, r *request) *verdict {
 		v := r.refusal("D-02")
 		v.reason = audit.ReasonTerminalLink
 		return v
-	case terminal.Scheme != TDESDUKPT && terminal.Scheme != AESDUKPT: // its dialect is not spoken here
+	case !served: // its dialect is not spoken here
 		v := r.refusal("D-02")
 		v.reason = audit.ReasonProfileDenied
 		return v
