@@ -187,8 +187,11 @@ func (c *call) missing(error) string { return c.asked }
 
 // unsuitable is the refusal of a key that exists. The reason is custody's own.
 func (c *call) unsuitable(err error, message, otherwise string) *fault {
+	if c.plane == controlPlane { // whose errors have no list of fields
+		return refusal(validation, message+": "+custodySays(err, otherwise))
+	}
 	f := refusal(validation, message)
-	if c.plane == dataPlane && c.keyMember != "" {
+	if c.keyMember != "" {
 		f.fields = []fieldError{{path: c.keyMember, message: custodySays(err, otherwise)}}
 	}
 	return f
