@@ -31,6 +31,13 @@ type UsageStore interface {
 	SaveKeyUses(ctx context.Context, uses []KeyUse) error
 }
 
+// flushEvery is how often counters are written down, mostFlushed how many in one
+// commit, so that sales do not wait long for it.
+const (
+	flushEvery  = time.Minute
+	mostFlushed = 256
+)
+
 // mostLeap is how many uses of a limited key are reserved at a time at most.
 const mostLeap = 1 << 16
 
@@ -41,6 +48,7 @@ type usage struct {
 	clock func() time.Time
 
 	flushing sync.Mutex
+	flushed  time.Time
 
 	mu     sync.RWMutex
 	meters map[keys.ID]*meter
@@ -280,23 +288,26 @@ func (c *Custody) announce(ctx context.Context, k KeyRecord, n limitNotice) erro
 // daemon ends in order; after a crash the count of a key without a limit lacks
 // what came after the last flush, that of a limited one has at most a leap more.
 func (u *usage) flush(ctx context.Context, last bool) error {
-	const most = 1000 // in one commit
 	u.flushing.Lock() // a flush holds many meters at a time
 	defer u.flushing.Unlock()
+	now := u.clock()
+	if !last && now.Sub(u.flushed).Abs() < flushEvery {
+		return nil
+	}
 	u.mu.RLock()
 	meters := make([]*meter, 0, len(u.meters))
 	for _, m := range u.meters {
 		meters = append(meters, m)
 	}
 	u.mu.RUnlock()
-	now := u.clock()
 	for len(meters) > 0 {
-		n := min(most, len(meters))
+		n := min(mostFlushed, len(meters))
 		if err := u.save(ctx, meters[:n], now, last); err != nil {
 			return err
 		}
 		meters = meters[n:]
 	}
+	u.flushed = now
 	return nil
 }
 
