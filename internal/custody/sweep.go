@@ -35,9 +35,10 @@ func newSweeper() *sweeper {
 
 // Sweep does what the clock asks for: it destroys keys whose waiting time is
 // over and the key pairs of expired import tokens, stops replaced keys whose
-// overlap is over, announces cryptoperiods that come to their end, and makes the
-// counters of keys durable. The daemon calls it every few seconds. A sweep that comes late changes nothing in what keys may
-// do, since each use looks at the clock itself. One caller at a time.
+// overlap is over, announces cryptoperiods that come to their end, and once a
+// minute makes the counters of keys durable. The daemon calls it every few
+// seconds. A sweep that comes late changes nothing in what keys may do, since
+// each use looks at the clock itself. One caller at a time.
 func (c *Custody) Sweep(ctx context.Context) error {
 	if c.keeper == nil {
 		return fmt.Errorf("%w: this process changes no keys", ErrUnavailable)
