@@ -102,6 +102,7 @@ func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemo
 	if d.node, err = openNode(ctx, cfg, log, d.metrics); err != nil {
 		return nil, err
 	}
+	limitMemory(cfg.Token.CacheKeys)
 	handler, err := api.New(api.Config{Custody: d.node.custody, Region: cfg.API.Region, Account: cfg.API.Account, Log: log})
 	if err != nil {
 		return nil, err
