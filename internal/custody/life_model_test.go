@@ -163,7 +163,12 @@ func (m *lifeModel) agree(t *rapid.T) {
 // TestLifeModel drives the life of keys at random.
 func TestLifeModel(t *testing.T) {
 	r := newLifeRoom(t, nil)
+	runs, failed := 0, false
 	rapid.Check(t, func(rt *rapid.T) {
+		if runs++; runs > modelRuns && !failed {
+			return
+		}
+		defer func() { failed = failed || rt.Failed() }()
 		first := r.made(t, "", cmacKey, nil)
 		alias := custody.Alias{Name: "alias/model", Key: first.Block.ID}
 		if _, err := r.CreateAlias(t.Context(), admin, "t", custody.Alias{Name: alias.Name}, nil); err != nil && !errors.Is(err, custody.ErrAliasExists) {
