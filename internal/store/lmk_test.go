@@ -2,7 +2,6 @@ package store
 
 import (
 	"errors"
-	"fmt"
 	"testing"
 	"time"
 
@@ -140,7 +139,7 @@ func TestLMKTable(t *testing.T) {
 		"UPDATE lmk SET retired = 0", "UPDATE lmk SET generation = 5", "DELETE FROM lmk", "INSERT INTO lmk VALUES (0, 1, 0)",
 	} {
 		if err := db.update(t.Context(), func(s *session) error { _, err := s.exec(statement); return err }); err == nil {
-			t.Error(fmt.Sprintf("%s was carried out", statement))
+			t.Errorf("%s was carried out", statement)
 		}
 	}
 }
