@@ -33,6 +33,8 @@ type foundation struct {
 	engine  *ceremony.Engine
 	server  *http.Server
 
+	is ceremony.About
+
 	mu    sync.Mutex
 	first uint32                                 // generation of the local master key
 	node  *node                                  // once the token has its keys
@@ -67,6 +69,7 @@ func newFoundation(ctx context.Context, p *program, c *ceremonyRunCmd) (_ *found
 	if f.token, err = openToken(ctx, cfg, f.log, f.metrics); err != nil {
 		return nil, err
 	}
+	f.is = about(cfg, f.token)
 	made, _, err := hsm.NewManager(f.token).Exists(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("looking for master keys in the token: %w", err)
@@ -152,12 +155,14 @@ func (f *foundation) Permit(_ context.Context, caller custody.Caller, _ string, 
 func (f *foundation) Note(ctx context.Context, caller custody.Caller, corr string, r audit.Record) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	ctx = context.WithoutCancel(ctx) // the record outlives the request
 	f.held = append(f.held, func(c *custody.Custody) error { return c.Record(ctx, caller, corr, r) })
 	return f.flush()
 }
 
 // Step works, and records intent and outcome once there is a log.
 func (f *foundation) Step(ctx context.Context, caller custody.Caller, corr string, r audit.Record, work func(*audit.Record) error) error {
+	ctx = context.WithoutCancel(ctx) // the record outlives the request
 	outcome := r
 	err := work(&outcome)
 	f.mu.Lock()
@@ -190,7 +195,14 @@ func (f *foundation) flush() error {
 }
 
 // Random fills p from the token's generator.
-func (f *foundation) Random(p []byte) error { return f.token.Random(p) }
+func (f *foundation) Random(p []byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.token == nil {
+		return errNoNode
+	}
+	return f.token.Random(p)
+}
 
 // Attest signs with the new log's key.
 func (f *foundation) Attest(domain string, message []byte) ([]byte, string, error) {
@@ -203,7 +215,7 @@ func (f *foundation) Attest(domain string, message []byte) ([]byte, string, erro
 }
 
 // About says what the node will be.
-func (f *foundation) About() ceremony.About { return about(f.cfg, f.token) }
+func (f *foundation) About() ceremony.About { return f.is }
 
 // Ready admits the one kind that this process is for.
 func (f *foundation) Ready(_ context.Context, _ custody.Caller, s *ceremony.Script) error {
@@ -230,6 +242,14 @@ func (f *foundation) SetLMK(ctx context.Context, _ ceremony.Quorum, lmk secret.B
 	if err := hsm.NewManager(f.token).InitAt(ctx, lmk, f.first); err != nil {
 		return ceremony.Made{}, err
 	}
+	if err := foundRegister(ctx, f.cfg, f.token); err != nil {
+		return ceremony.Made{}, advise(err, "the token has its keys; `keyd init --existing-token` makes the rest")
+	}
+	// The module knows one login at a time: the node opens the token anew.
+	if err := f.token.Close(); err != nil {
+		return ceremony.Made{}, advise(err, "the token has its keys; `keyd init --existing-token` makes the rest")
+	}
+	f.token = nil
 	n, err := openNode(ctx, f.cfg, f.log, f.metrics)
 	if err != nil {
 		return ceremony.Made{}, advise(err, "the token has its keys; `keyd init --existing-token` makes the rest")
