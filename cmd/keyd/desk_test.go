@@ -28,6 +28,7 @@ const deskPatience = 30 * time.Second
 // time. A file begins with the command; its lines are:
 //
 //	run COMMAND…      the command, with the terminal as its controlling one
+//	as PATH           second line: the files of the command's certificate and key
 //	expect TEXT       wait until the terminal shows it, after what was last waited for
 //	capture VAR EXPR  wait for a match of the expression; the variable is its first group
 //	send TEXT         type it, and Enter
@@ -78,6 +79,7 @@ type desk struct {
 	path     func(string) string
 	dir      string
 	search   string
+	env      []string
 	cmd      *exec.Cmd
 	stdout   bytes.Buffer
 	stderr   bytes.Buffer
@@ -115,6 +117,16 @@ func newDesk(ts *testscript.TestScript, name string) (*desk, error) {
 		return nil, errors.New("the first line must be run COMMAND")
 	}
 	d.dir, d.search = ts.MkAbs("."), ts.Getenv("PATH")
+	for _, name := range []string{"KEYD_URL", "KEYD_CA", "KEYD_CERT", "KEYD_KEY"} {
+		if value := ts.Getenv(name); value != "" {
+			d.env = append(d.env, name+"="+value)
+		}
+	}
+	if len(d.lines) > 1 && d.lines[1].verb == "as" {
+		d.env = append(d.env, "KEYD_CERT="+d.lines[1].rest+".pem", "KEYD_KEY="+d.lines[1].rest+".key")
+		d.lines[1] = d.lines[0]
+		d.lines = d.lines[1:]
+	}
 	d.cmd = d.other(d.lines[0].rest)
 	d.cmd.Stdout, d.cmd.Stderr = &d.stdout, &d.stderr
 	d.lines = d.lines[1:]
@@ -131,7 +143,7 @@ func (d *desk) other(line string) *exec.Cmd {
 		}
 	}
 	cmd := exec.Command(program, words[1:]...)
-	cmd.Dir, cmd.Env = d.dir, append(os.Environ(), "PATH="+d.search)
+	cmd.Dir, cmd.Env = d.dir, append(append(os.Environ(), "PATH="+d.search), d.env...)
 	return cmd
 }
 
