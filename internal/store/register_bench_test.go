@@ -83,7 +83,11 @@ func BenchmarkRegister(b *testing.B) {
 	})
 	b.Run("check", func(b *testing.B) {
 		t := benchTerminal(7)
-		values := plain(terminalValues(t))
+		values, err := registeredValues(entryOf(t))
+		if err != nil {
+			b.Fatal(err)
+		}
+		values = plain(values)
 		for b.Loop() {
 			sum, err := terminalTable.sum(t.TID, values)
 			if err != nil || !db.register.right(terminalTable.id(t.TID), sum) {

@@ -446,17 +446,18 @@ func TestReadersWhileChanging(t *testing.T) {
 				return err
 			}
 			k.Tags = map[string]string{"n": fmt.Sprint(n)}
-			terminal, err := ch.Terminal("T0000001")
+			terminal, err := registryChange{ch}.Terminal("T0000001")
 			if err != nil {
 				return err
 			}
-			terminal.Disabled = n%2 == 0
+			terminal.Status = custody.InService
 			if n%2 == 0 {
+				terminal.Status = custody.Suspended
 				err = ch.SetAlias(custody.Alias{Name: "alias/moving", Key: keyID(n % 3)})
 			} else {
 				err = ch.DropAlias("alias/moving")
 			}
-			return errors.Join(err, ch.SetKey(k), ch.SetTerminal(terminal))
+			return errors.Join(err, ch.SetKey(k), registryChange{ch}.SetTerminal(terminal))
 		}))
 	}
 	stop()

@@ -213,7 +213,7 @@ func (ch registryChange) put(t custody.Terminal, write func(*table, string, []an
 	}
 	return write(terminalTable, t.TID, values, func(err error) error {
 		if taken(err) {
-			return &custody.TakenError{TID: t.TID, Err: fmt.Errorf("the device %s belongs to another terminal: %w", t.Device, err)}
+			return &custody.TakenError{TID: t.TID, Err: fmt.Errorf("%w: the device %s belongs to another terminal: %w", ErrExists, t.Device, err)}
 		}
 		return err
 	})

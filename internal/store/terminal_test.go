@@ -13,7 +13,7 @@ import (
 func aTerminal(n int) isoswitch.Terminal {
 	return isoswitch.Terminal{
 		TID: fmt.Sprintf("T%07d", n), MID: "M00000000000001", Scheme: isoswitch.TDESDUKPT, BDK: "alias/dev/bdk-tdes",
-		Device: isoswitch.Device(fmt.Sprintf("FFFF%010X000000", n)), MACBytes: 8, Disabled: n == 2,
+		Device: isoswitch.Device(fmt.Sprintf("FFFF%010X000000", n)), MACBytes: 8, Disabled: n == 2, Most: int64(100 * n),
 	}
 }
 

@@ -24,7 +24,7 @@ ALTER TABLE terminal_next RENAME TO terminal;
 CREATE TABLE terminal_print (
 	print TEXT PRIMARY KEY CHECK (length(print) = 32 AND print NOT GLOB '*[^0-9a-f]*'),
 	tid   TEXT NOT NULL CHECK (length(tid) = 8),
-	key   TEXT NOT NULL REFERENCES key (id)
+	key   TEXT NOT NULL CHECK (length(key) = 32)
 ) STRICT, WITHOUT ROWID;
 CREATE TRIGGER terminal_print_stays BEFORE DELETE ON terminal_print
 	BEGIN SELECT RAISE(ABORT, 'the print of a master key is never forgotten'); END;
