@@ -156,6 +156,13 @@ func TestImports(t *testing.T) {
 			},
 		},
 		{
+			"ceremonies speak custody",
+			func(pkg string) bool { return pkg == "internal/ceremony" },
+			func(imp, own string) bool {
+				return !slices.Contains([]string{"internal/hsm", "internal/store", "internal/api", "internal/isoswitch", "internal/iso8583", "pin", "mac", "dukpt"}, own)
+			},
+		},
+		{
 			"api and isoswitch speak custody",
 			func(pkg string) bool { return pkg == "internal/api" || pkg == "internal/isoswitch" },
 			func(imp, own string) bool {
