@@ -159,3 +159,7 @@ var actions = [...]actionDef{
 	SysTime:             {name: "sys.time", class: "sys", log: Sec, needs: groupX | groupL},
 	SysAlarm:            {name: "sys.alarm", class: "sys", log: Sec, needs: groupL},
 }
+
+// NamesKeys reports whether records of the action name keys, and the token that
+// holds them.
+func (a Action) NamesKeys() bool { return a.known() && actions[a].needs&groupK != 0 }

@@ -274,7 +274,7 @@ func (e *encoder) name(field string, v Name, n int, scanned bool) {
 }
 
 func (e *encoder) keys() {
-	ks := e.r.Keys
+	ks := inOrder(e.r.Keys)
 	if !e.group(groupK, "keys", len(ks) > 0) {
 		return
 	}
@@ -298,6 +298,18 @@ func (e *encoder) keys() {
 		e.int("keys[].ver", int64(k.Version))
 		e.shut()
 	})
+}
+
+// inOrder returns the keys in the order of their roles, which is that of the
+// record (section 7.2), whoever listed them.
+func inOrder(ks []Key) []Key {
+	byRole := func(a, b Key) int { return int(a.Role) - int(b.Role) }
+	if slices.IsSortedFunc(ks, byRole) {
+		return ks
+	}
+	ks = slices.Clone(ks)
+	slices.SortStableFunc(ks, byRole)
+	return ks
 }
 
 // kcvLimit is the number of digits that a check value may show.

@@ -194,9 +194,7 @@ func (c *Custody) CreateAlias(ctx context.Context, caller Caller, corr string, a
 	}
 	k.Aliases = []string{alias.Name}
 	r := c.changeRecord(caller, corr, audit.KeyAttr, audit.ChangeKey, alias.Name)
-	if k.Block != nil {
-		r.Keys = []audit.Key{keyEntrySec(audit.KeyRoleTarget, k.Block, keyName(k))}
-	}
+	r.Keys = aliased(alias, k)
 	stored, err := c.once(caller, OpCreateAlias, once, k)
 	if err != nil {
 		return Alias{}, err
@@ -206,6 +204,15 @@ func (c *Custody) CreateAlias(ctx context.Context, caller Caller, corr string, a
 		return Alias{}, err
 	}
 	return alias, nil
+}
+
+// aliased names the key of an alias in a record; the alias itself, without a
+// version, where it names none.
+func aliased(alias Alias, k KeyRecord) []audit.Key {
+	if k.Block == nil {
+		return []audit.Key{{Role: audit.KeyRoleTarget, ID: alias.Name}}
+	}
+	return []audit.Key{keyEntrySec(audit.KeyRoleTarget, k.Block, keyName(k))}
 }
 
 var aliasForm = regexp.MustCompile(`^alias/[a-zA-Z0-9/_-]{1,250}$`)
@@ -336,14 +343,17 @@ func (c *Custody) intended(ctx context.Context, r audit.Record, work func(*audit
 }
 
 func (c *Custody) changeRecord(caller Caller, corr string, action audit.Action, kind audit.ChangeKind, object string) audit.Record {
-	return audit.Record{
+	r := audit.Record{
 		Action: action,
 		Actor:  actorSec(caller),
 		Src:    audit.Source{Addr: caller.Addr, Conn: caller.Conn},
 		Corr:   corr,
-		HSM:    audit.HSM{Serial: c.serial},
 		Change: &audit.Change{Kind: kind, Object: object},
 	}
+	if action.NamesKeys() {
+		r.HSM = audit.HSM{Serial: c.serial}
+	}
+	return r
 }
 
 // refuse records that a caller may not do what it asked for; other errors and

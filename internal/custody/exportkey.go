@@ -126,8 +126,8 @@ func (c *Custody) exportRecord(caller Caller, corr string, k, kek KeyRecord, app
 	r := c.changeRecord(caller, corr, audit.KeyExport, audit.ChangeKey, keyName(k))
 	r.Approvals = approvals
 	r.Keys = []audit.Key{
-		keyEntrySec(audit.KeyRoleTarget, k.Block, keyName(k)),
 		keyEntrySec(audit.KeyRoleKEK, kek.Block, keyName(kek)),
+		keyEntrySec(audit.KeyRoleTarget, k.Block, keyName(k)),
 	}
 	return r
 }

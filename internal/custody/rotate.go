@@ -155,8 +155,8 @@ func (c *Custody) replace(ctx context.Context, caller Caller, r *audit.Record, o
 		edit.set = append(edit.set, Alias{Name: name, Key: next.Block.ID})
 	}
 	r.Keys = []audit.Key{
-		keyEntrySec(audit.KeyRoleTarget, next.Block, keyName(next)),
 		keyEntrySec(audit.KeyRoleParent, old.Block, keyName(old)),
+		keyEntrySec(audit.KeyRoleTarget, next.Block, keyName(next)),
 	}
 	next.Aliases, gone.Aliases = old.Aliases, nil
 	r.Change.After = canonical(next)

@@ -222,9 +222,7 @@ func (c *Custody) named(ctx context.Context, caller Caller, corr string, op Oper
 
 func (c *Custody) aliasRecord(caller Caller, corr string, old, alias Alias, k KeyRecord) audit.Record {
 	r := c.changeRecord(caller, corr, audit.KeyAttr, audit.ChangeKey, alias.Name)
-	if k.Block != nil {
-		r.Keys = []audit.Key{keyEntrySec(audit.KeyRoleTarget, k.Block, keyName(k))}
-	}
+	r.Keys = aliased(alias, k)
 	r.Change.Before, r.Change.After = aliasDigest(old), aliasDigest(alias)
 	return r
 }
