@@ -93,8 +93,9 @@ func (t *Token) cached(ctx context.Context, key cacheKey, b *keys.Block, fill fu
 		for _, old := range doomed {
 			t.bury(old)
 		}
+		// Not behind the caller's back: new objects would come faster than old ones go.
 		for _, idle := range t.cache.crowd(e) {
-			go t.discard(idle)
+			t.discard(idle)
 		}
 		if fresh {
 			// On its own goroutine: the first caller's context must not decide
