@@ -49,10 +49,10 @@ func ParseList(text []byte) ([]Device, error) {
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		line, _ := r.FieldPos(0)
 		if err != nil {
 			return nil, fmt.Errorf("%w: injection list: %w", ErrScript, err)
 		}
+		line, _ := r.FieldPos(0)
 		d := Device{TID: row[0], KSN: strings.ToUpper(row[1])}
 		raw, err := hex.DecodeString(d.KSN)
 		switch {
