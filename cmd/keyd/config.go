@@ -12,7 +12,7 @@ type config struct {
 	Token    tokenConfig      `toml:"token" comment:"The PKCS#11 token that holds the master keys."`
 	Store    storeConfig      `toml:"store" comment:"The database: key blocks, terminals, the journal of transactions."`
 	Audit    auditConfig      `toml:"audit" comment:"The audit log. keyd does not run without it."`
-	Backup   backupConfig     `toml:"backup,omitempty" comment:"Where the daemon writes backups when it is told to."`
+	Backup   backupConfig     `toml:"backup,omitempty" comment:"Where the daemon writes backups when it is told to; default nowhere."`
 	API      apiConfig        `toml:"api" comment:"The API listener, mutual TLS."`
 	Switch   switchConfig     `toml:"switch" comment:"The ISO 8583 listener for terminals and gateways. An empty listen turns the switch off."`
 	Ops      opsConfig        `toml:"ops" comment:"Health and metrics, plain HTTP on loopback."`

@@ -32,14 +32,14 @@ type cli struct {
 	Init      initCmd      `cmd:"" help:"Make the token's master keys, the database and the audit log of a new node."`
 	Serve     serveCmd     `cmd:"" help:"Run the daemon."`
 	Dev       devCmd       `cmd:"" help:"Run a daemon for development: SoftHSM token, certificates, published test keys, simulated issuer."`
-	Key       keyCmd       `cmd:"" help:"Look at the keys of a node."`
+	Key       keyCmd       `cmd:"" help:"Look at keys, make, change, exchange and end them."`
 	LMK       lmkCmd       `cmd:"" name:"lmk" help:"Look at, compare and change the local master key, under which all keys are."`
 	Client    clientCmd    `cmd:"" help:"Look at and change the roles of clients."`
 	Approve   approveCmd   `cmd:"" help:"Be the second person: consent to what another administrator asked for."`
 	Reject    rejectCmd    `cmd:"" help:"Close a request for approval, or take an approval back."`
 	Approvals approvalsCmd `cmd:"" help:"Look at the requests that need a second person."`
 	Register  registerCmd  `cmd:"" help:"What the token knows of the database: see that, and set it right after an upgrade or a restore."`
-	Terminal  terminalCmd  `cmd:"" help:"Look at and extend the registry of terminals."`
+	Terminal  terminalCmd  `cmd:"" help:"The registry of terminals and their keys."`
 	Ceremony  ceremonyCmd  `cmd:"" help:"Bring keys in, take them out, change and end them, under dual control."`
 	Backup    backupCmd    `cmd:"" help:"Back a node up, prove a backup, make a new node of one."`
 	Audit     auditCmd     `cmd:"" help:"Read and verify the audit log."`
