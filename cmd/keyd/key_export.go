@@ -28,7 +28,7 @@ type keyExportTR31Cmd struct {
 	KEK      string            `name:"kek" required:"" placeholder:"KEY" help:"The key-encryption key: alias or ARN."`
 	Restrict string            `placeholder:"CODES" help:"What the block permits at most: a mode of use, an exportability (N or S), or both: E, N, EN."`
 	Version  string            `placeholder:"CHARS" help:"Key version of the header, two characters."`
-	Optional map[string]string `placeholder:"ID=VALUE" help:"An optional block to add; may be repeated."`
+	Extra    map[string]string `placeholder:"ID=VALUE" help:"An optional block to add; may be repeated."`
 	Out      string            `placeholder:"FILE" help:"Write the block there; the file must not exist. Default: print it."`
 }
 
@@ -76,7 +76,7 @@ func sayCheckValue(p *program, file, value string) error {
 	return err
 }
 
-// headers reads --restrict, --version and --optional.
+// headers reads --restrict, --version and --extra.
 func (c *keyExportTR31Cmd) headers() (map[string]any, error) {
 	h := make(map[string]any)
 	for _, code := range c.Restrict {
@@ -93,8 +93,8 @@ func (c *keyExportTR31Cmd) headers() (map[string]any, error) {
 	if c.Version != "" {
 		h["KeyVersion"] = c.Version
 	}
-	if len(c.Optional) > 0 {
-		h["OptionalBlocks"] = c.Optional
+	if len(c.Extra) > 0 {
+		h["OptionalBlocks"] = c.Extra
 	}
 	return h, nil
 }

@@ -24,9 +24,9 @@ type keyImportCmd struct {
 // importFlags are those of every form of import.
 type importFlags struct {
 	doorFlags
-	Alias    string            `placeholder:"ALIAS" help:"Name the key so afterwards."`
-	Tag      map[string]string `placeholder:"NAME=VALUE" help:"A tag of the key; may be repeated."`
-	Disabled bool              `help:"Take the key in without starting its use."`
+	Alias   string            `placeholder:"ALIAS" help:"Name the key so afterwards."`
+	Tag     map[string]string `placeholder:"NAME=VALUE" help:"A tag of the key; may be repeated."`
+	Stopped bool              `help:"Take the key in without starting its use."`
 }
 
 // newKeyFlags say what a key is to be where nothing that comes with it does.
@@ -79,7 +79,7 @@ func (f *importFlags) importKey(p *program, call func(*door, map[string]any, *im
 	if len(f.Tag) > 0 {
 		body["Tags"] = tagList(f.Tag)
 	}
-	body["Enabled"] = !f.Disabled
+	body["Enabled"] = !f.Stopped
 	var in importedKey
 	if err := call(d, body, &in); err != nil {
 		return err
