@@ -214,7 +214,7 @@ CREATE TABLE "terminal" (
 CREATE TABLE terminal_print (
 	print TEXT PRIMARY KEY CHECK (length(print) = 32 AND print NOT GLOB '*[^0-9a-f]*'),
 	tid   TEXT NOT NULL CHECK (length(tid) = 8),
-	key   TEXT NOT NULL REFERENCES key (id)
+	key   TEXT NOT NULL CHECK (length(key) = 32)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE txn (
