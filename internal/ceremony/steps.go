@@ -2,6 +2,7 @@ package ceremony
 
 import (
 	"context"
+	"crypto/subtle"
 	"fmt"
 	"time"
 
@@ -204,7 +205,7 @@ func (e *Engine) Confirm(ctx context.Context, caller custody.Caller, id, object,
 		if object != s.script.Object() {
 			return fmt.Errorf("%w: typed was not %s", ErrConfirm, s.script.Object())
 		}
-		if check != s.check {
+		if subtle.ConstantTimeCompare([]byte(check), []byte(s.check)) != 1 {
 			return fmt.Errorf("%w: confirmed for another", ErrCheck)
 		}
 		r := audit.Record{Action: audit.CeremonyCheck, Outcome: audit.OutcomeOK, ID: newUUID(time.Now())}
