@@ -300,6 +300,67 @@ func TestWhatAnApprovalIsGoodFor(t *testing.T) {
 	})
 }
 
+// TestNamesAreMovedByTwo: one administrator may bring in a PIN key whose value he
+// knows, and must not be able to put it where the PINs go.
+func TestNamesAreMovedByTwo(t *testing.T) {
+	o := newOffice(t)
+	made := func(body string) custody.KeyRecord {
+		k, err := o.CreateKey(t.Context(), o.someone(t, "anna", body), "t", custody.CreateKey{Attributes: attributes(keys.UsagePIN, keys.AES128, keys.ModeBoth), Enabled: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	zone, known := made("one"), made("two")
+	const name = "alias/zpk"
+	if _, err := o.CreateAlias(t.Context(), o.someone(t, "anna", "name"), "t", custody.Alias{Name: name, Key: zone.Block.ID}, nil); err != nil {
+		t.Fatalf("a new name: %v", err)
+	}
+	anna := o.someone(t, "anna", "move")
+	for what, try := range map[string]func() error{
+		"moved": func() error {
+			_, err := o.UpdateAlias(t.Context(), anna, "t", custody.Alias{Name: name, Key: known.Block.ID}, nil)
+			return err
+		},
+		"emptied": func() error {
+			_, err := o.UpdateAlias(t.Context(), o.someone(t, "anna", "empty"), "t", custody.Alias{Name: name}, nil)
+			return err
+		},
+		"taken away": func() error { return o.DeleteAlias(t.Context(), o.someone(t, "anna", "delete"), "t", name, nil) },
+		"rotated to it": func() error {
+			_, err := o.RotateKey(t.Context(), o.someone(t, "anna", "rotate"), "t",
+				custody.RotateKey{Key: custody.Ref{Alias: name}, Successor: custody.Ref{ID: known.Block.ID}})
+			return err
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			if err := try(); !errors.Is(err, custody.ErrApproval) {
+				t.Errorf("got %v, want a request for approval", err)
+			}
+			if a, err := o.Alias(t.Context(), anna, "t", name); err != nil || a.Key != zone.Block.ID {
+				t.Errorf("the name points to %q, %v", a.Key, err)
+			}
+		})
+	}
+	t.Run("to the key it names already", func(t *testing.T) {
+		if _, err := o.UpdateAlias(t.Context(), o.someone(t, "anna", "same"), "t", custody.Alias{Name: name, Key: zone.Block.ID}, nil); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("by two", func(t *testing.T) {
+		_, err := o.UpdateAlias(t.Context(), anna, "t", custody.Alias{Name: name, Key: known.Block.ID}, nil)
+		if _, err := o.Approve(t.Context(), o.someone(t, "raj", "approve"), "t", custody.PendingRef(err)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.UpdateAlias(t.Context(), anna, "t", custody.Alias{Name: name, Key: known.Block.ID}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := o.Alias(t.Context(), anna, "t", name); err != nil || a.Key != known.Block.ID {
+			t.Errorf("the name points to %q, %v", a.Key, err)
+		}
+	})
+}
+
 func TestKeysThatNeedTwo(t *testing.T) {
 	o := newOffice(t)
 	for _, usage := range keys.Usages() {

@@ -55,7 +55,11 @@ func (c *Custody) RotateKey(ctx context.Context, caller Caller, corr string, q R
 	if err != nil {
 		return Rotated{}, err
 	}
-	approvals, err := c.approved(ctx, caller, corr, OpRotateKey, keyObject(old), old.Block.Attributes.Usage)
+	usages := []keys.Usage{old.Block.Attributes.Usage}
+	if q.Successor != (Ref{}) {
+		usages = nil // a value that somebody outside knows takes over the names: see [Custody.moved]
+	}
+	approvals, err := c.approved(ctx, caller, corr, OpRotateKey, keyObject(old), usages...)
 	if err != nil {
 		return Rotated{}, err
 	}

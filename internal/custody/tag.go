@@ -115,10 +115,21 @@ func changesPolicy(names []string) bool {
 	return false
 }
 
+// moved asks for a second person where a name is taken off a key. Whoever could
+// do so alone could put a key that he knows in the place of a zone PIN key, and
+// would not need to use any. A name without a key is given to one freely.
+func (c *Custody) moved(ctx context.Context, caller Caller, corr string, op Operation, old, alias Alias) ([]audit.Approval, error) {
+	if old.Key == "" || old.Key == alias.Key {
+		return nil, nil
+	}
+	return c.approved(ctx, caller, corr, op, old.Name)
+}
+
 // UpdateAlias points an alias to another key, or to none. Naming a key is
 // allowed to whoever may use one of its names already. It returns [ErrDenied],
 // [ErrNoAlias], [ErrNoKey], [ErrConflict] for a key that was destroyed,
-// [ErrRepeated] or [ErrUnavailable].
+// [ErrApproval] for a name that points to another key, [ErrRepeated] or
+// [ErrUnavailable].
 func (c *Custody) UpdateAlias(ctx context.Context, caller Caller, corr string, alias Alias, once *Repeat) (Alias, error) {
 	c.life.Lock()
 	defer c.life.Unlock()
@@ -138,7 +149,12 @@ func (c *Custody) UpdateAlias(ctx context.Context, caller Caller, corr string, a
 			return Alias{}, present(k)
 		}
 	}
+	approvals, err := c.moved(ctx, caller, corr, OpUpdateAlias, old, alias)
+	if err != nil {
+		return Alias{}, err
+	}
 	r := c.aliasRecord(caller, corr, old, alias, k)
+	r.Approvals = approvals
 	err = c.intended(ctx, r, func(*audit.Record) error {
 		defer c.forgetKey(old.Key)
 		return c.put(ctx, caller, OpUpdateAlias, keyEdit{set: []Alias{alias}}, once, k)
@@ -150,7 +166,7 @@ func (c *Custody) UpdateAlias(ctx context.Context, caller Caller, corr string, a
 }
 
 // DeleteAlias takes a name away; its key stays. It returns [ErrDenied],
-// [ErrNoAlias], [ErrRepeated] or [ErrUnavailable].
+// [ErrNoAlias], [ErrApproval], [ErrRepeated] or [ErrUnavailable].
 func (c *Custody) DeleteAlias(ctx context.Context, caller Caller, corr, name string, once *Repeat) error {
 	c.life.Lock()
 	defer c.life.Unlock()
@@ -158,7 +174,12 @@ func (c *Custody) DeleteAlias(ctx context.Context, caller Caller, corr, name str
 	if err != nil {
 		return err
 	}
+	approvals, err := c.moved(ctx, caller, corr, OpDeleteAlias, old, Alias{})
+	if err != nil {
+		return err
+	}
 	r := c.aliasRecord(caller, corr, old, Alias{Name: name}, KeyRecord{})
+	r.Approvals = approvals
 	return c.intended(ctx, r, func(*audit.Record) error {
 		defer c.forgetKey(old.Key)
 		return c.put(ctx, caller, OpDeleteAlias, keyEdit{drop: []string{name}}, once, KeyRecord{})
