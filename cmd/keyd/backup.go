@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -204,17 +206,15 @@ type backupRestoreCmd struct {
 	Config string `required:"" placeholder:"FILE" help:"The configuration of the new node."`
 }
 
-// Run makes a new node. Like init it makes nothing where anything is there, and
-// it proves the backup before it begins.
+// Run makes a new node, or gives an empty or lost database of one its contents;
+// the audit log, where there is one, goes on. It proves the backup before it
+// begins, and touches no database that holds anything.
 func (c *backupRestoreCmd) Run(p *program) error {
 	if err := harden(); err != nil {
 		return err
 	}
 	cfg, err := loadConfig(c.Config)
 	if err != nil {
-		return err
-	}
-	if err := refuseExisting(cfg); err != nil {
 		return err
 	}
 	b, err := c.restore(p, cfg)
@@ -228,26 +228,35 @@ func (c *backupRestoreCmd) Run(p *program) error {
 	return err
 }
 
-func (c *backupRestoreCmd) restore(p *program, cfg *configFile) (_ *proof, err error) {
+func (c *backupRestoreCmd) restore(p *program, cfg *configFile) (*proof, error) {
 	log, m := newLogger(p.stderr, "warn"), newMetrics()
+	_, err := os.Stat(cfg.Audit.Dir)
+	newLog := errors.Is(err, fs.ErrNotExist)
 	b, err := c.fill(p.ctx, cfg, m)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, unmake(cfg))
+	if err := c.found(p.ctx, cfg, log, m, b); err != nil {
+		errs := []error{err, store.RemoveRestored(cfg.Store.Path)}
+		if newLog {
+			errs = append(errs, os.RemoveAll(cfg.Audit.Dir))
 		}
-	}()
+		return nil, errors.Join(errs...)
+	}
+	return b, nil
+}
+
+// found lets the token and the log know the new database.
+func (c *backupRestoreCmd) found(ctx context.Context, cfg *configFile, log *slog.Logger, m *metrics, b *proof) error {
 	if err := os.MkdirAll(cfg.Audit.Dir, 0o750); err != nil {
-		return nil, fmt.Errorf("making the audit log's folder: %w", err)
+		return fmt.Errorf("making the audit log's folder: %w", err)
 	}
-	n, err := openNodeAs(p.ctx, cfg, log, m, true)
+	n, err := openNodeAs(ctx, cfg, log, m, true)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	err = errors.Join(n.recordAdopted(p.ctx, localRecord(os.Getuid())), n.recordRestored(p.ctx, b, c.File))
-	return b, errors.Join(err, n.close(context.WithoutCancel(p.ctx)))
+	err = errors.Join(n.recordAdopted(ctx, localRecord(os.Getuid())), n.recordRestored(ctx, b, c.File))
+	return errors.Join(err, n.close(context.WithoutCancel(ctx)))
 }
 
 // fill proves the backup and makes the new database of it.
@@ -261,12 +270,15 @@ func (c *backupRestoreCmd) fill(ctx context.Context, cfg *configFile, m *metrics
 	if err != nil {
 		return nil, err
 	}
+	if err := store.RemoveEmpty(ctx, cfg.Store.Path); err != nil {
+		return nil, advise(err, "a backup is restored where there is no database, or one without keys; move %s away, or stop the daemon that has it", cfg.Store.Path)
+	}
 	_, err = unpack(ctx, c.File, cfg.Store.Path, hsm.NewManager(token))
 	return b, err
 }
 
-// recordRestored says in the new log where the node comes from. There was no
-// log before the restore that could have held its intent.
+// recordRestored says in the log where the node comes from. The log of a new
+// node was not there before, to hold the intent.
 func (n *node) recordRestored(ctx context.Context, b *proof, file string) error {
 	generation := uint32(0)
 	for _, lmk := range b.header.LMK {

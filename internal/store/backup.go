@@ -165,6 +165,53 @@ func Restore(ctx context.Context, path string, version int, fill func(RowSink) e
 	return errors.Join(err, s.close())
 }
 
+// RemoveRestored removes a database that [Restore] has made and nobody serves yet.
+func RemoveRestored(path string) error { return remove(path) }
+
+// holding are the tables of which one row makes a database worth keeping.
+var holding = []string{"key", "alias", "terminal", "txn"}
+
+// RemoveEmpty removes a database that holds no key, alias, terminal or
+// transaction, to make room for [Restore]. One that is not there is no error.
+// It returns [ErrExists] for one that holds any, and [ErrServed] while a daemon
+// has it.
+func RemoveEmpty(ctx context.Context, path string) (err error) {
+	cfg := Config{Path: path, Purpose: Visit}
+	if err := cfg.complete(); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(cfg.Path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	lock, err := takeLock(ctx, cfg.Path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.release()) }()
+	if err := checkEmpty(ctx, cfg); err != nil {
+		return err
+	}
+	return remove(cfg.Path)
+}
+
+func checkEmpty(ctx context.Context, cfg Config) (err error) {
+	pool, err := sql.Open("sqlite3", dataSource(cfg))
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	defer func() { err = errors.Join(err, pool.Close()) }()
+	for _, table := range holding {
+		var rows int
+		if err := pool.QueryRowContext(ctx, "SELECT count(*) FROM "+quoted([]string{table})).Scan(&rows); err != nil {
+			return fmt.Errorf("store: %s: %w", cfg.Path, explained(err))
+		}
+		if rows > 0 {
+			return fmt.Errorf("store: %w: %s has %d rows in table %s", ErrExists, cfg.Path, rows, table)
+		}
+	}
+	return nil
+}
+
 func remove(path string) error {
 	var errs []error
 	for _, suffix := range []string{"", "-wal", "-shm", ".lock"} {

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -152,5 +153,42 @@ func TestRestore(t *testing.T) {
 				t.Errorf("left behind: %q %v", left, err)
 			}
 		})
+	}
+}
+
+// TestRemoveEmpty: what makes room for a restore is never a database with
+// anything in it, nor one that somebody serves.
+func TestRemoveEmpty(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keyd.db")
+	if err := RemoveEmpty(t.Context(), path); err != nil {
+		t.Errorf("none: %v", err)
+	}
+	db, err := openServed(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := RemoveEmpty(t.Context(), path); !errors.Is(err, ErrServed) {
+		t.Errorf("served: got %v, want ErrServed", err)
+	}
+	shut(t, db)
+	if err := RemoveEmpty(t.Context(), path); err != nil {
+		t.Errorf("empty: %v", err)
+	}
+	if left, err := filepath.Glob(path + "*"); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %q %v", left, err)
+	}
+	full := filepath.Join(t.TempDir(), "keyd.db")
+	if db, err = openServed(t.Context(), full); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.AddKey(t.Context(), aKey(1), nil); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, db)
+	if err := RemoveEmpty(t.Context(), full); !errors.Is(err, ErrExists) {
+		t.Errorf("with a key: got %v, want ErrExists", err)
+	}
+	if _, err := os.Stat(full); err != nil {
+		t.Error(err)
 	}
 }
