@@ -79,7 +79,7 @@ type apiConfig struct {
 	Region           string   `toml:"region,omitempty" comment:"Region in ARNs; default xx-keyd-1."`
 	Account          string   `toml:"account,omitempty" comment:"Account in ARNs, 12 digits; default 000000000000."`
 	LegacyPINFormats []string `toml:"legacy_pin_formats,omitempty" comment:"PIN block formats of before ISO 9564 for which keys may be made (tag keyd:pin-format): eci2, eci3, visa2, visa3; incoming only; default none."`
-	LegacyKeyBlocks  []string `toml:"legacy_key_blocks,omitempty" comment:"Aliases of key-encryption keys under which TR-31 key blocks of the old versions A and C come in; default none."`
+	LegacyKeyBlocks  []string `toml:"legacy_key_blocks,omitempty" comment:"Aliases of key-encryption keys under which TR-31 key blocks of the old versions A and C come in; * and ? are wild cards; default none."`
 	CryptogramImport []string `toml:"cryptogram_import,omitempty" comment:"Aliases of zone master keys under which keys come in as bare cryptograms (key schemes U, T, X, Y of old hosts); default none."`
 	CryptogramExport []string `toml:"cryptogram_export,omitempty" comment:"Aliases of zone master keys under which keys go out so, bound to nothing; default none."`
 	RefusedPerMinute int      `toml:"refused_pins_per_minute,omitempty" comment:"PIN blocks refused to one client under one key in a minute, after which it must wait; default 50."`
@@ -102,7 +102,7 @@ type switchConfig struct {
 	PartialTypes   []string `toml:"partial_types,omitempty" comment:"Processing codes (first two digits of DE 3) that may be reversed in part; default none."`
 	TUpstream      duration `toml:"t_upstream,omitempty" comment:"Time for an answer from upstream; below t_switch; default 25s."`
 	TSwitch        duration `toml:"t_switch,omitempty" comment:"Latest moment for the answer to a terminal; below t_terminal; default 30s."`
-	TTerminal      duration `toml:"t_terminal,omitempty" comment:"When a terminal gives up and reverses; default 60s."`
+	TTerminal      duration `toml:"t_terminal,omitempty" comment:"When a terminal gives up and reverses; default 1m."`
 	ClockSkew      duration `toml:"clock_skew,omitempty" comment:"How far a terminal's clock may be ahead; default 10m."`
 	THold          duration `toml:"t_hold,omitempty" comment:"How long a reversal waits for its original in flight; default 20s."`
 	TStray         duration `toml:"t_stray,omitempty" comment:"How long a late answer is still recognised; default 2m."`
@@ -147,8 +147,11 @@ type clientConfig struct {
 }
 
 type opsConfig struct {
-	Listen string `toml:"listen" comment:"Loopback address and port; empty turns it off."`
-	Socket string `toml:"socket,omitempty" comment:"Unix socket by which commands of this machine reach the daemon; default keyd.sock beside the database."`
+	Listen              string `toml:"listen" comment:"Loopback address and port; empty turns it off."`
+	InsecureAllowRemote bool   `toml:"insecure_allow_remote,omitempty" comment:"Permit another address than loopback for health and metrics, which have neither TLS nor a login; default false."`
+	ReadyNeedsUpstream  bool   `toml:"ready_needs_upstream,omitempty" comment:"The node is not ready while the upstream link is down, although reversals are taken then; default false."`
+	Pprof               bool   `toml:"pprof,omitempty" comment:"Offer profiles of processor and memory under /debug/pprof/, on loopback only; default false."`
+	Socket              string `toml:"socket,omitempty" comment:"Unix socket by which commands of this machine reach the daemon; default keyd.sock beside the database."`
 }
 
 type logConfig struct {

@@ -38,11 +38,13 @@ type cli struct {
 	Approve   approveCmd   `cmd:"" help:"Be the second person: consent to what another administrator asked for."`
 	Reject    rejectCmd    `cmd:"" help:"Close a request for approval, or take an approval back."`
 	Approvals approvalsCmd `cmd:"" help:"Look at the requests that need a second person."`
+	Call      callCmd      `cmd:"" help:"Try any operation of the API by hand: JSON in, JSON out."`
 	Register  registerCmd  `cmd:"" help:"What the token knows of the database: see that, and set it right after an upgrade or a restore."`
 	Terminal  terminalCmd  `cmd:"" help:"The registry of terminals and their keys."`
 	Ceremony  ceremonyCmd  `cmd:"" help:"Bring keys in, take them out, change and end them, under dual control."`
 	Backup    backupCmd    `cmd:"" help:"Back a node up, prove a backup, make a new node of one."`
 	Audit     auditCmd     `cmd:"" help:"Read and verify the audit log."`
+	Config    configCmd    `cmd:"" help:"Check a configuration, and print what can stand in one."`
 	Sim       simCmd       `cmd:"" help:"Simulate an issuer or a POS terminal."`
 	Demo      demoCmd      `cmd:"" help:"Show the main job end to end, with a daemon of its own."`
 	Bench     benchGroup   `cmd:"" help:"Measure a daemon of its own on this machine."`
