@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"errors"
 	"unicode/utf8"
 
@@ -89,11 +90,19 @@ func (c *call) recall(op custody.Operation) (bool, error) {
 	if c.invocation == "" {
 		return false, nil
 	}
-	answer, known, err := c.custody.Recall(c.ctx, c.caller, c.id, op, c.invocation, c.digest)
+	answer, known, err := c.custody.Recall(c.ctx, c.caller, c.id, op, c.invocation, c.digest, keyOfAnswer)
 	if known {
 		c.out = append(c.out, answer...)
 	}
 	return known, err
+}
+
+// keyOfAnswer is the id of the key that a stored answer is about; "" where it
+// names none.
+func keyOfAnswer(answer []byte) string {
+	_, rest, _ := bytes.Cut(answer, []byte(`KeyArn":"`))
+	arn, _, _ := bytes.Cut(rest, []byte(`"`))
+	return string(arn[bytes.LastIndexByte(arn, '/')+1:])
 }
 
 // getKey is GetKey.

@@ -22,6 +22,8 @@ type record struct {
 	Replay                        bool
 	Actor                         struct{ ID string }
 	Src                           struct{ Addr, Conn string }
+	Keys                          []struct{ ID string }
+	Scrub                         []struct{ Field string }
 }
 
 // recordsOf returns the records of a request, oldest first, of which there
@@ -124,6 +126,14 @@ func TestRecords(t *testing.T) {
 		again := b.call(t, admin, "CreateKey", create, invocationHeader, "recorded")
 		if found := b.recordsOf(t, again, 2); len(found) != 2 || !found[0].Replay || !found[1].Replay {
 			t.Errorf("records %+v", found)
+		} else if r := found[0]; len(r.Scrub) > 0 || len(r.Keys) != 1 || !strings.Contains(string(first.body), r.Keys[0].ID) {
+			t.Errorf("the repeat's record names %+v and lost %+v; want the key of the answer", r.Keys, r.Scrub)
+		}
+		named := b.call(t, admin, "CreateAlias", `{"AliasName":"alias/none-yet"}`, invocationHeader, "recorded-2")
+		b.recordsOf(t, named, 2)
+		named = b.call(t, admin, "CreateAlias", `{"AliasName":"alias/none-yet"}`, invocationHeader, "recorded-2")
+		if found := b.recordsOf(t, named, 2); len(found) != 2 || len(found[0].Scrub) > 0 || found[0].Keys[0].ID != "CreateAlias" {
+			t.Errorf("a repeat about no key: %+v", found)
 		}
 	})
 	t.Run("a stranger has one record a connection", func(t *testing.T) {

@@ -197,11 +197,11 @@ func TestCreateKeyOnce(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"keyd:mac-padding": "1"}, k.Block.Policy); diff != "" {
 		t.Errorf("policy (-want +got):\n%s", diff)
 	}
-	answer, found, err := r.Recall(t.Context(), admin, "t", custody.OpCreateKey, "i-1", body)
+	answer, found, err := r.Recall(t.Context(), admin, "t", custody.OpCreateKey, "i-1", body, func([]byte) string { return "" })
 	if err != nil || !found || string(answer) != `"`+string(k.Block.ID)+`"` {
 		t.Errorf("recall: %s, %v, %v", answer, found, err)
 	}
-	if _, _, err := r.Recall(t.Context(), admin, "t", custody.OpCreateAlias, "i-1", body); !errors.Is(err, custody.ErrRequest) {
+	if _, _, err := r.Recall(t.Context(), admin, "t", custody.OpCreateAlias, "i-1", body, func([]byte) string { return "" }); !errors.Is(err, custody.ErrRequest) {
 		t.Errorf("an id used for another operation: %v", err)
 	}
 	if _, err := r.CreateKey(t.Context(), admin, "t", q); !errors.Is(err, custody.ErrRepeated) {

@@ -1,6 +1,7 @@
 package custody
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -65,8 +66,8 @@ func (c *Custody) Alias(ctx context.Context, caller Caller, corr, name string) (
 
 // Recall returns the stored answer of an earlier invocation, if there is one.
 // It returns [ErrRequest] when the invocation was for something else. The
-// replay is recorded.
-func (c *Custody) Recall(ctx context.Context, caller Caller, corr string, op Operation, invocation string, body [32]byte) (answer []byte, found bool, err error) {
+// replay is recorded, with the key or alias that about finds in the answer.
+func (c *Custody) Recall(ctx context.Context, caller Caller, corr string, op Operation, invocation string, body [32]byte, about func(answer []byte) string) (answer []byte, found bool, err error) {
 	if invocation == "" {
 		return nil, false, nil
 	}
@@ -81,6 +82,9 @@ func (c *Custody) Recall(ctx context.Context, caller Caller, corr string, op Ope
 	}
 	r := c.changeRecord(caller, corr, audit.KeyAttr, audit.ChangeKey, string(op))
 	r.Replay = true
+	// A record of this action names something: the operation, where the answer
+	// names no key.
+	r.Keys = []audit.Key{{Role: audit.KeyRoleTarget, ID: cmp.Or(about(once.Answer), string(op))}}
 	if err := c.intended(ctx, r, func(*audit.Record) error { return nil }); err != nil {
 		return nil, false, err
 	}
