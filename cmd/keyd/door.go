@@ -117,31 +117,47 @@ func (d *door) call(ctx context.Context, target string, body, out any) error {
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url+"/", bytes.NewReader(text))
+	answer, err := d.post(ctx, "/", http.Header{"Content-Type": {"application/x-amz-json-1.0"}, "X-Amz-Target": {target}}, text)
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Content-Type", "application/x-amz-json-1.0")
-	req.Header.Set("X-Amz-Target", target)
-	resp, err := d.client.Do(req)
-	if err != nil {
-		return fmt.Errorf("calling the daemon: %w", err)
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-	if err != nil {
-		return fmt.Errorf("calling the daemon: %w", err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return refusedBy(resp.Status, answer)
+	if answer.code != http.StatusOK {
+		return refusedBy(answer.status, answer.body)
 	}
 	if out == nil {
 		return nil
 	}
-	if err := json.Unmarshal(answer, out); err != nil {
+	if err := json.Unmarshal(answer.body, out); err != nil {
 		return fmt.Errorf("the daemon's answer is not what was expected; are command and daemon of one version? %w", err)
 	}
 	return nil
+}
+
+// doorAnswer is what the daemon sent back.
+type doorAnswer struct {
+	code   int
+	status string // code and words
+	header http.Header
+	body   []byte
+}
+
+// post sends one request. An answer of any status is one.
+func (d *door) post(ctx context.Context, path string, header http.Header, body []byte) (doorAnswer, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url+path, bytes.NewReader(body))
+	if err != nil {
+		return doorAnswer{}, err
+	}
+	req.Header = header
+	resp, err := d.client.Do(req)
+	if err != nil {
+		return doorAnswer{}, fmt.Errorf("calling the daemon: %w", err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	if err != nil {
+		return doorAnswer{}, fmt.Errorf("calling the daemon: %w", err)
+	}
+	return doorAnswer{resp.StatusCode, resp.Status, resp.Header, text}, nil
 }
 
 // approvalNeeded begins the message of a request that waits for a second
