@@ -14,7 +14,8 @@ import (
 // call is one request to a worker. The worker sees only memory of the call's
 // own, so that a caller who gave up may do with its arguments what it likes.
 type call struct {
-	name string // for errors
+	name  string    // for errors
+	asked time.Time // when a session was first wanted
 
 	do func(*session) error // or, when nil, the one-part operation below
 
@@ -70,13 +71,8 @@ func (t *Token) free(c *call) {
 func (e *epoch) give(c *call, queue chan *call) error {
 	c.state.Store(waiting)
 	e.t.stats.calls.Add(1)
-	select {
-	case queue <- c:
-	case <-e.quit:
-		return errStale
-	case <-c.timer.C:
-		e.t.stats.late.Add(1)
-		return fmt.Errorf("hsm: %s: no session was free before the deadline: %w", c.name, keys.ErrUnavailable)
+	if err := e.hand(c, queue); err != nil {
+		return err
 	}
 	select {
 	case <-c.done:
@@ -89,6 +85,22 @@ func (e *epoch) give(c *call, queue chan *call) error {
 	}
 	e.abandon(queue)
 	return fmt.Errorf("hsm: %s: the module did not answer before the deadline: %w", c.name, keys.ErrUnavailable)
+}
+
+// hand waits for a worker of the queue that takes c.
+func (e *epoch) hand(c *call, queue chan *call) error {
+	c.asked = time.Now()
+	e.t.stats.waiting.Add(1)
+	defer e.t.stats.waiting.Add(-1)
+	select {
+	case queue <- c:
+		return nil
+	case <-e.quit:
+		return errStale
+	case <-c.timer.C:
+		e.t.stats.late.Add(1)
+		return fmt.Errorf("hsm: %s: no session was free before the deadline: %w", c.name, keys.ErrUnavailable)
+	}
 }
 
 // perform gives the queue's worker something to do in its session.
@@ -118,7 +130,7 @@ func (e *epoch) work(queue chan *call, s *session) {
 			e.workers.Done()
 			return
 		}
-		c.err = s.serve(c)
+		c.err = e.timed(c, queue, s)
 		if !c.state.CompareAndSwap(waiting, finished) {
 			s.close()
 			e.t.unstick()

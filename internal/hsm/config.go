@@ -52,6 +52,10 @@ type Config struct {
 	// OnState, when set, is told that the token went down (why) and that it is
 	// back (nil), once for each outage, from one goroutine.
 	OnState func(why error)
+	// Observe, when set, is told what each call into the module took. It is on
+	// the path of every use of a key: it must not block, and is safe for
+	// concurrent use.
+	Observe func(Timing)
 }
 
 const (

@@ -90,6 +90,9 @@ type Stats struct {
 	Late      uint64 // calls that found no session before their deadline
 	Abandoned uint64 // calls that did not return before their deadline
 	Stuck     int64  // of these, those that have not come back yet
+	Waiting   int64  // calls that wait for a session now
+	Sessions  int    // that calls share, the keeper's not among them
+	Busy      int64  // sessions in a call now, the keeper's among them
 	Made      uint64 // key objects made in the token
 	Destroyed uint64 // and destroyed again
 	Hits      uint64 // of the cache
@@ -103,6 +106,7 @@ type Stats struct {
 
 type counters struct {
 	calls, late, abandoned, made, destroyed, logins, epochs, reloads atomic.Uint64
+	waiting, busy                                                    atomic.Int64
 }
 
 // Open loads the module, finds the token, logs in, tests the module with known
@@ -240,6 +244,7 @@ func (t *Token) Info() Info {
 func (t *Token) Stats() Stats {
 	s := Stats{
 		Calls: t.stats.calls.Load(), Late: t.stats.late.Load(), Abandoned: t.stats.abandoned.Load(), Stuck: t.stuck.Load(),
+		Waiting: t.stats.waiting.Load(), Sessions: t.cfg.Sessions, Busy: t.stats.busy.Load(),
 		Made: t.stats.made.Load(), Destroyed: t.stats.destroyed.Load(),
 		Logins: t.stats.logins.Load(), Epochs: t.stats.epochs.Load(), Reloads: t.stats.reloads.Load(),
 	}
