@@ -22,6 +22,9 @@ func TestTiming(t *testing.T) {
 		seen[c.Kind] = c
 	}
 	tok := softhsmtest.Open(t, cfg)
+	if err := hsm.NewManager(tok).Init(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	pin := generated(t, tok, keys.UsagePIN, keys.TDES2, keys.ModeBoth)
 	mac := generated(t, tok, keys.UsageCMAC, keys.AES128, keys.ModeMAC)
 	block := make([]byte, 8)
