@@ -5,8 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -44,7 +42,9 @@ type material struct {
 	cert *tls.Certificate // nil when there is none
 	leaf *x509.Certificate
 	pool *x509.CertPool
-	crl  *x509.RevocationList // nil when there is none
+
+	crls       []revocations // none without a file
+	nextUpdate time.Time     // of the one that goes out of date first; zero for never
 }
 
 // fileSet are the bytes of the files, by which a change is noticed: names and
@@ -168,33 +168,10 @@ func (t *TLS) Client(serverName string) *tls.Config {
 	return cfg
 }
 
-// verify refuses a peer on the revocation list. It follows the verification of
-// the chain, which crypto/tls has done.
-func (t *TLS) verify(m *material, cs tls.ConnectionState) error {
-	if m.crl == nil {
-		return nil
-	}
-	if t.files.CRLStrict && m.stale(time.Now()) {
-		return fmt.Errorf("%w: %s", ErrStaleCRL, t.files.CRL)
-	}
-	for _, peer := range cs.PeerCertificates {
-		for _, entry := range m.crl.RevokedCertificateEntries {
-			if bytes.Equal(peer.RawIssuer, m.crl.RawIssuer) && entry.SerialNumber.Cmp(peer.SerialNumber) == 0 {
-				return fmt.Errorf("%w: serial %s of %q", ErrRevoked, peer.SerialNumber, peer.Issuer)
-			}
-		}
-	}
-	return nil
-}
-
 func (t *TLS) alarm(err error) {
 	if t.files.Alarm != nil {
 		t.files.Alarm(err)
 	}
-}
-
-func (m *material) stale(now time.Time) bool {
-	return m.crl != nil && !m.crl.NextUpdate.IsZero() && now.After(m.crl.NextUpdate)
 }
 
 func (t *TLS) readFiles() (fileSet, error) {
@@ -235,32 +212,9 @@ func parseMaterial(files TLSFiles, raw fileSet) (*material, error) {
 	if files.CRL == "" {
 		return m, nil
 	}
-	crl, err := parseCRL(raw)
-	if err != nil {
+	var err error
+	if m.crls, m.nextUpdate, err = parseCRLs(raw); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrCertificate, files.CRL, err)
 	}
-	m.crl = crl
 	return m, nil
-}
-
-// parseCRL reads a list and checks that a certificate of the CA file signed it.
-func parseCRL(raw fileSet) (*x509.RevocationList, error) {
-	der := raw.crl
-	if block, _ := pem.Decode(raw.crl); block != nil {
-		der = block.Bytes
-	}
-	crl, err := x509.ParseRevocationList(der)
-	if err != nil {
-		return nil, err
-	}
-	for rest := raw.ca; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return nil, errors.New("not signed by a certificate of the CA file")
-		}
-		ca, err := x509.ParseCertificate(block.Bytes)
-		if err == nil && crl.CheckSignatureFrom(ca) == nil {
-			return crl, nil
-		}
-	}
 }
