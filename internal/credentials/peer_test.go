@@ -73,7 +73,7 @@ func TestRecheck(t *testing.T) {
 			}
 			for range 2 { // the second time by what the first one saw
 				seen, err = server.Recheck(conn, seen)
-				if tt.gone != (err != nil && tt.want == nil) || !errors.Is(err, tt.want) {
+				if tt.gone && err == nil || !tt.gone && !errors.Is(err, tt.want) {
 					t.Errorf("Recheck = %v, want %v (gone: %v)", err, tt.want, tt.gone)
 				}
 			}
