@@ -18,7 +18,7 @@ func (r *recovery) integrator() *integrator {
 		clock: time.Now, rotated: l.recordRotate, report: l.watch.report,
 		published: map[Shard]Checkpoint{}, wake: make(chan struct{}, 1), stop: make(chan struct{}),
 		manifest: r.manifest, trees: map[Shard]*tree{}, segments: r.segments,
-		cursor: walPos{r.scan.last, r.scan.end},
+		cursor: walPos{r.scan.last, r.scan.end}, opened: l.started,
 	}
 	if r.scan.last == 0 {
 		g.cursor = walPos{1, headerSize}
@@ -42,7 +42,7 @@ func (r *recovery) integrator() *integrator {
 func (r *recovery) writer() *wal {
 	l, s := r.log, r.scan
 	w := &wal{
-		fsys: l.fsys, size: s.size, durable: l.tiles.enqueue, failed: l.poison, mark: l.markPoison, spare: l.spareAlarm,
+		fsys: l.fsys, size: s.size, durable: l.tiles.enqueue, failed: l.poison, mark: l.markPoison, spare: l.spareAlarm, synced: l.o.Synced,
 		retry:  func() <-chan time.Time { return time.After(time.Second) },
 		spares: s.spares, seg: s.last, off: s.end, prevLen: s.end, prevCRC: s.crc,
 	}

@@ -34,6 +34,8 @@ type integrator struct {
 	clock    func() time.Time                      // monotonic
 	rotated  func(c Checkpoint, shard Shard) error // records the end of a month
 	report   func(error)                           // each attempt's error, or nil
+	opened   time.Time
+	progress progress
 
 	mu        sync.Mutex
 	queue     []*batch
@@ -72,6 +74,7 @@ type staleDirs struct {
 
 // enqueue takes over a durable batch. The writer calls it in order.
 func (g *integrator) enqueue(b *batch) {
+	g.progress.durable.Add(uint64(len(b.frames)))
 	g.mu.Lock()
 	g.end, g.endAt = walPos{b.seg, b.end()}, b.since
 	if g.unsigned.IsZero() {
@@ -197,6 +200,7 @@ func (g *integrator) apply(seg uint64, shard Shard, seq uint64, record []byte) {
 	}
 	if seq == t.size {
 		t.add(record)
+		g.progress.merged.Add(1)
 	}
 	n := len(g.segments)
 	if n == 0 || g.segments[n-1].seg != seg {
@@ -255,6 +259,7 @@ func (g *integrator) publish() error {
 		if err := g.commit(grown, cps); err != nil {
 			return err
 		}
+		g.covered(g.progress.merged.Load())
 	}
 	g.settle(upTo, at)
 	g.removeStale()

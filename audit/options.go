@@ -57,6 +57,11 @@ type Options struct {
 	// safe for concurrent use. Nil drops alarms; records of them remain.
 	Alarm func(Alarm, error)
 
+	// Synced is told of each flush of the write-ahead log: how long the disk
+	// took, and of how many records. It must not block and is called from one
+	// goroutine. Nil is told nothing.
+	Synced func(took time.Duration, records int)
+
 	// Disk sets the watermarks for free space.
 	Disk DiskLimits
 

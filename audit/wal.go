@@ -27,6 +27,7 @@ type wal struct {
 	mark    func()       // leaves a note of the failure on disk; may take its time
 	spare   func(error)  // called when a segment could not be made, and with nil when it could again
 	retry   func() <-chan time.Time
+	synced  func(took time.Duration, records int) // told of each flush; may be nil
 
 	mu       sync.Mutex
 	room     *sync.Cond // spares or err changed
@@ -244,8 +245,12 @@ func (w *wal) flush(b *batch) error {
 	if _, err := w.active.WriteAt(b.buf, at); err != nil {
 		return fmt.Errorf("writing segment %d: %w", b.seg, err)
 	}
+	start := time.Now()
 	if err := w.active.Datasync(); err != nil {
 		return fmt.Errorf("syncing segment %d: %w", b.seg, err)
+	}
+	if w.synced != nil {
+		w.synced(time.Since(start), len(b.frames))
 	}
 	w.prevLen, w.prevCRC = b.end(), crc
 	return nil
