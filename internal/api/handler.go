@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime"
 	"strconv"
@@ -40,6 +41,8 @@ type Config struct {
 	Log      *slog.Logger     // what clients are not told; nil keeps it to itself
 	Clock    func() time.Time // nil is time.Now
 	PageLife time.Duration    // of a NextToken; 0 is an hour
+	Limits   Limits           // zero is the defaults
+	Peers    Peers            // nil: certificates are checked in the handshake alone, and for their end
 }
 
 // Handler serves both planes. It is safe for concurrent use.
@@ -54,6 +57,15 @@ type Handler struct {
 	keys       map[string]*operation
 	control    map[string]*operation
 	extensions map[string]*operation
+
+	shares *shares
+	gates  [2]gate // by plane
+	tally  tally
+	peers  Peers
+
+	greeter *greeter
+	openMu  sync.Mutex
+	open    map[net.Conn]*share // connections whose handshake is done
 
 	contentType [2][]string // by plane
 	custodyText [3][]string // by audit.Custody
@@ -73,6 +85,10 @@ func New(cfg Config) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	limits, err := cfg.Limits.resolved()
+	if err != nil {
+		return nil, err
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -85,6 +101,10 @@ func New(cfg Config) (*Handler, error) {
 		log:         cfg.Log,
 		clock:       cfg.Clock,
 		pages:       newPager(cfg.PageLife, cfg.Clock),
+		shares:      newShares(limits),
+		peers:       cfg.Peers,
+		greeter:     newGreeter(),
+		open:        make(map[net.Conn]*share),
 		data:        dataOperations(),
 		keys:        keyOperations(),
 		control:     controlOperations(),
@@ -95,6 +115,9 @@ func New(cfg Config) (*Handler, error) {
 			audit.CustodyProcess: {audit.CustodyProcess.String()},
 		},
 	}
+	h.tally.clock = cfg.Clock
+	h.gates[dataPlane] = gate{width: limits.InWork, each: limits.InWork, pick: func(s *share) *queue { return &s.data }}
+	h.gates[controlPlane] = gate{width: mostControl, each: mostControl / 2, pick: func(s *share) *queue { return &s.control }}
 	h.calls.New = func() any { return &call{Handler: h} }
 	return h, nil
 }
@@ -106,8 +129,10 @@ type call struct {
 	plane      plane
 	op         *operation
 	caller     custody.Caller
-	id         string // x-amzn-RequestId, and in every record
-	invocation string // amz-sdk-invocation-id
+	share      *share    // of the caller, once the request is counted in
+	deadline   time.Time // after which nobody waits for the answer; zero for none
+	id         string    // x-amzn-RequestId, and in every record
+	invocation string    // amz-sdk-invocation-id
 	digest     [32]byte
 	form       form
 	body       []byte
@@ -143,6 +168,9 @@ func (c *call) serve(r *http.Request, path string) error {
 		return err
 	}
 	c.caller = caller
+	if err := c.admit(r); err != nil {
+		return err
+	}
 	op, f := c.route(r, path, c.plane)
 	if f != nil {
 		return f
@@ -157,11 +185,14 @@ func (c *call) serve(r *http.Request, path string) error {
 	if err := c.read(r); err != nil {
 		return err
 	}
-	return op.do(c)
+	return c.work(op)
 }
 
 // release makes the call ready for another request. Nothing of this one stays.
 func (h *Handler) release(c *call) {
+	if c.share != nil {
+		c.share.leave()
+	}
 	clear(c.body)
 	clear(c.out)
 	kept := call{Handler: h, body: c.body[:0], out: c.out[:0]}

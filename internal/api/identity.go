@@ -3,14 +3,17 @@ package api
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"net"
 	"net/http"
 	"strconv"
 	"sync"
 
 	"keyd.dev/keyd/audit"
+	"keyd.dev/keyd/internal/credentials"
 	"keyd.dev/keyd/internal/custody"
 )
 
@@ -22,6 +25,7 @@ type connection struct {
 	cert        *x509.Certificate // the one of fingerprint
 	fingerprint string            // SHA-256 of the certificate, lower-case hex
 	refused     bool              // the log knows that its certificate was not accepted
+	seen        credentials.Seen  // what its certificate was last checked against
 }
 
 type connectionKey struct{}
@@ -56,7 +60,35 @@ func (c *call) identify(r *http.Request) (custody.Caller, error) {
 		c.turnAway(r.Context(), conn, caller, audit.ReasonCertExpired)
 		return caller, &fault{name: accessDenied, message: "the client certificate has expired", hangUp: true}
 	}
+	if err := c.recheck(r, conn); err != nil {
+		why := audit.ReasonCertUnknown
+		if errors.Is(err, credentials.ErrRevoked) {
+			why = audit.ReasonCertRevoked
+		}
+		c.turnAway(r.Context(), conn, caller, why)
+		return caller, &fault{name: accessDenied, message: "the client certificate is no longer accepted", hangUp: true, cause: err}
+	}
 	return caller, nil
+}
+
+// Peers tells whether the certificate of an open connection still holds;
+// *credentials.TLS does. It is asked at every request and is to be quick while
+// nothing has changed since seen, which is what it last returned.
+type Peers interface {
+	Recheck(cs *tls.ConnectionState, seen credentials.Seen) (credentials.Seen, error)
+}
+
+// recheck sees to it that a certificate that was revoked, or whose CA is no
+// longer trusted, does not live on in an open connection (C-06).
+func (c *call) recheck(r *http.Request, conn *connection) error {
+	if c.peers == nil {
+		return nil
+	}
+	conn.mu.Lock()
+	defer conn.mu.Unlock()
+	seen, err := c.peers.Recheck(r.TLS, conn.seen)
+	conn.seen = seen
+	return err
 }
 
 const noCertificate = "a verified client certificate is required"

@@ -3,13 +3,16 @@ package api
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
 	"keyd.dev/keyd/audit"
+	"keyd.dev/keyd/internal/credentials"
 	"keyd.dev/keyd/internal/custody"
 )
 
@@ -74,21 +77,34 @@ func (l *listener) accept() {
 
 // greet does one handshake.
 func (l *listener) greet(raw net.Conn) {
-	conn := tls.Server(raw, l.config)
 	ctx, cancel := context.WithTimeout(l.ctx, handshakeTimeout)
 	defer cancel()
-	if err := conn.HandshakeContext(ctx); err != nil {
+	one := l.h.greeter.begin(ctx, raw, l.h.shares.limits.Load().Handshakes)
+	conn := tls.Server(one, l.config)
+	err := conn.HandshakeContext(ctx)
+	ended := l.h.greeter.end(one)
+	switch {
+	case ended:
+		_ = raw.Close()
+		l.h.turnedAway(l.h.shares.of(strangers), tooManyGreeted)
+		return
+	case err != nil:
 		tellPlain(err)
 		_ = raw.Close()
 		if !errors.Is(err, io.EOF) && l.ctx.Err() == nil { // a port scan that said nothing asked for nothing
-			l.h.refuseConn(raw.RemoteAddr().String(), err)
+			l.h.refuseConn(raw, err)
 		}
+		return
+	}
+	if !l.h.connected(conn) {
+		_ = conn.Close()
 		return
 	}
 	select {
 	case l.ready <- conn:
 	case <-l.ctx.Done():
 		_ = conn.Close()
+		l.h.disconnected(conn)
 	}
 }
 
@@ -104,16 +120,68 @@ func tellPlain(err error) {
 	}
 }
 
-// refuseConn records a connection that was let go before it could ask.
-func (h *Handler) refuseConn(addr string, cause error) {
+// refuseConn records a connection that was let go before it could ask. Those of
+// a flood are counted.
+func (h *Handler) refuseConn(raw net.Conn, cause error) {
+	why := audit.ReasonCertUnknown
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.Is(cause, credentials.ErrRevoked):
+		why = audit.ReasonCertRevoked
+	case errors.As(cause, &invalid) && invalid.Reason == x509.Expired:
+		why = audit.ReasonCertExpired
+	}
+	if !h.greeter.alone(h.clock()) {
+		h.tally.add(addressOf(raw).String(), why)
+		return
+	}
+	addr := raw.RemoteAddr().String()
 	h.log.Info("handshake failed", "addr", addr, "error", cause)
 	stranger := custody.Caller{Client: custody.Client{Name: "unknown"}, Kind: audit.ActorSwitch, Addr: addr}
 	err := h.custody.Record(context.Background(), stranger, "", audit.Record{
 		Action:  audit.AuthRefuse,
 		Outcome: audit.OutcomeRefused,
-		Reason:  audit.ReasonCertUnknown,
+		Reason:  why,
 	})
 	if err != nil {
 		h.log.Error("refusal not recorded", "addr", addr, "error", err)
+	}
+}
+
+// connected counts a connection in as one of its client's, or reports false.
+func (h *Handler) connected(conn *tls.Conn) bool {
+	name := strangers
+	if client, err := h.custody.Identify(conn.ConnectionState().PeerCertificates[0]); err == nil {
+		name = client.Name
+	}
+	s := h.shares.of(name)
+	h.openMu.Lock()
+	defer h.openMu.Unlock()
+	if len(h.open) >= h.shares.limits.Load().Connections {
+		h.turnedAway(s, tooManyInAll)
+		return false
+	}
+	if !s.connect() {
+		h.turnedAway(s, tooManyOpen)
+		return false
+	}
+	h.open[conn] = s
+	return true
+}
+
+// disconnected counts a connection out.
+func (h *Handler) disconnected(conn net.Conn) {
+	h.openMu.Lock()
+	defer h.openMu.Unlock()
+	if s, ok := h.open[conn]; ok {
+		s.open.Add(-1)
+		delete(h.open, conn)
+	}
+}
+
+// connState is for [http.Server.ConnState].
+func (h *Handler) connState(conn net.Conn, state http.ConnState) {
+	if state == http.StateClosed || state == http.StateHijacked {
+		h.disconnected(conn)
 	}
 }

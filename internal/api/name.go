@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 
 	"keyd.dev/keyd/internal/custody"
@@ -156,8 +157,24 @@ func isAccount(text string) bool {
 	return len(text) == 12 && strings.Trim(text, "0123456789") == ""
 }
 
+const keyRefText = "must be a key ARN, an alias ARN or an alias name"
+
 // keyRef reads a member of type KeyId.
 func (c *call) keyRef(name string) custody.Ref { return c.keyRefOf(0, name) }
+
+// keyRefInPath reads it from the path, where it stands escaped, and decodes it
+// once. member is the one that the model has it for.
+func (c *call) keyRefInPath(member string) custody.Ref {
+	label, _, _ := keyLabel(c.path)
+	name, err := url.PathUnescape(label)
+	ref, ok := c.names.ref([]byte(name))
+	if err != nil || !ok {
+		c.form.fail(member, keyRefText)
+		return custody.Ref{}
+	}
+	c.inPath = name
+	return ref
+}
 
 // keyRefOf reads it as a member of an object.
 func (c *call) keyRefOf(object int32, name string) custody.Ref {
@@ -167,7 +184,7 @@ func (c *call) keyRefOf(object int32, name string) custody.Ref {
 	}
 	ref, ok := c.names.ref(text)
 	if !ok {
-		c.form.failAt(at, "must be a key ARN, an alias ARN or an alias name")
+		c.form.failAt(at, keyRefText)
 	}
 	return ref
 }

@@ -43,9 +43,9 @@ func dataOperations() map[string]*operation {
 // keyOperations are those whose path names a key, by what follows it.
 func keyOperations() map[string]*operation {
 	return map[string]*operation{
-		"encrypt":   {"EncryptData", nil},
-		"decrypt":   {"DecryptData", nil},
-		"reencrypt": {"ReEncryptData", nil},
+		"encrypt":   {string(custody.OpEncryptData), (*call).encryptData},
+		"decrypt":   {string(custody.OpDecryptData), (*call).decryptData},
+		"reencrypt": {string(custody.OpReEncryptData), (*call).reEncryptData},
 	}
 }
 
@@ -173,10 +173,16 @@ func (h *Handler) target(targets []string) (*operation, *fault) {
 
 // keyed finds /keys/{KeyIdentifier}/… where the key is one label of the path.
 func (h *Handler) keyed(path string) *operation {
-	rest, ok := strings.CutPrefix(path, "/keys/")
-	label, verb, ok2 := strings.Cut(rest, "/")
-	if !ok || !ok2 || label == "" {
+	_, verb, ok := keyLabel(path)
+	if !ok {
 		return nil
 	}
 	return h.keys[verb]
+}
+
+// keyLabel takes such a path apart, as it was escaped.
+func keyLabel(path string) (label, verb string, ok bool) {
+	rest, ok := strings.CutPrefix(path, "/keys/")
+	label, verb, ok2 := strings.Cut(rest, "/")
+	return label, verb, ok && ok2 && label != ""
 }

@@ -18,6 +18,8 @@ const (
 	idleTimeout   = 2 * time.Minute
 	mostHeader    = 16 << 10
 	mostStreams   = 256
+	pingAfter     = 30 * time.Second // of silence on an HTTP/2 connection
+	pingTimeout   = 15 * time.Second
 )
 
 // Server returns a server of h on TLS with verified client certificates, to be
@@ -40,13 +42,14 @@ func Server(h *Handler, config *tls.Config) (*http.Server, error) {
 		Handler:           h,
 		TLSConfig:         hard,
 		Protocols:         protocols,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: mostStreams},
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: mostStreams, WriteByteTimeout: writeTimeout, SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    mostHeader,
 		ConnContext:       h.ConnContext,
+		ConnState:         h.connState,
 		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelWarn),
 	}, nil
 }
