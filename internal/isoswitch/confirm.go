@@ -134,6 +134,9 @@ func (s *Switch) noteConfirmation(ctx context.Context, act *custody.Act, rev *Re
 	}
 	s.commitAct(ctx, act)
 	s.observe(Event{Name: "forward", Code: m.Text(39), Rule: c.rule})
+	if c.failed {
+		s.observe(Event{Name: "forward", Code: "failed", Rule: c.rule})
+	}
 }
 
 // noteSilence records a try that upstream did not answer (D-32).

@@ -4,11 +4,42 @@ import "time"
 
 // Event is a decision, for metrics. It holds no card data.
 type Event struct {
-	Name string        // "sale", "reversal", "signin", "forward", "late", "response", "frame", "link"
-	Code string        // DE 39 that was answered or received, or a state; may be empty
+	Name string        // "sale", "reversal", "signin", "forward", "late", "response", "frame", "link", "automatic"
+	Code string        // DE 39 that was answered or received, so what a peer chose; or a state, or a [Cause]; may be empty
 	Rule string        // row of the decision table; may be empty
 	Took time.Duration // from the arrival of the request to its answer; 0 where there is none
+	// Outcome is what became of a terminal's reversal; empty elsewhere.
+	Outcome Outcome
 }
+
+// Outcome is what became of a terminal's reversal.
+type Outcome string
+
+// The outcomes.
+const (
+	Honoured  Outcome = "honoured"  // it undoes an original, or joins what does
+	Repeated  Outcome = "repeated"  // it came before: the same answer, no second effect
+	Unmatched Outcome = "unmatched" // no original, which will be refused should it come
+	Refused   Outcome = "refused"
+)
+
+// outcome tells apart what is answered to a reversal.
+func outcome(e effect, code string) Outcome {
+	switch {
+	case e == repeatAnswer || e == waitForAnswer:
+		return Repeated
+	case e == addTombstone:
+		return Unmatched
+	case e.accepts() && code == codeApproved:
+		return Honoured
+	case code == codeApproved: // D-22: reversed already under another RID
+		return Repeated
+	}
+	return Refused
+}
+
+// automatic tells of a reversal that keyd starts itself, once it is in the queue.
+func (s *Switch) automatic(c Cause) { s.observe(Event{Name: "automatic", Code: string(c)}) }
 
 // Status is the state of the switch at a moment.
 type Status struct {

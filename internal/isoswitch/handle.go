@@ -84,7 +84,11 @@ func (s *Switch) reply(ctx context.Context, r *request, v verdict, a answer) err
 		s.answerUnrecorded(r, err)
 		return err
 	}
-	s.observe(Event{Name: flowOf(r.msg.MTI()), Code: a.code, Rule: v.rule, Took: s.now().Sub(r.at)})
+	e := Event{Name: flowOf(r.msg.MTI()), Code: a.code, Rule: v.rule, Took: s.now().Sub(r.at)}
+	if r.msg.MTI().Class() == '4' {
+		e.Outcome = outcome(v.effect, a.code)
+	}
+	s.observe(e)
 	return r.peer.send(receipt, msg)
 }
 

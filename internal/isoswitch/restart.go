@@ -62,6 +62,9 @@ func (s *Switch) recoverOne(ctx context.Context, t *Txn) error {
 	if err != nil {
 		return err
 	}
+	if out.reverse && !out.suppress {
+		s.automatic(ByRestart)
+	}
 	rec := noteOf(act, audit.ReversalAccept, t, "")
 	rec.Reason = audit.ReasonCrash
 	if !out.reverse {

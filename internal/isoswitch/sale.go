@@ -358,6 +358,9 @@ func (s *Switch) settleSale(ctx context.Context, flight *live, res result) (t *T
 	flight.txn, flight.outcome = t, out
 	flight.outcome.suppress = out.suppress || err != nil
 	close(flight.done)
+	if err == nil && out.reverse && !out.suppress {
+		s.automatic(res.cause)
+	}
 	return t, out, err
 }
 
@@ -413,6 +416,7 @@ func (s *Switch) reverseAbandoned(flight *live) {
 	for wait := time.Second; s.life.Err() == nil; wait = min(2*wait, 30*time.Second) {
 		t, err := s.reverseUndelivered(flight)
 		if err == nil {
+			s.automatic(ByUndelivered)
 			s.noteUndelivered(t)
 			s.wake()
 			return

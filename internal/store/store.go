@@ -49,6 +49,10 @@ type Config struct {
 	// anchor that cannot be moved on. It must not use the store. Nil drops it;
 	// errors remain.
 	Suspicion func(Suspicion)
+	// Committed is told of each commit: how long it took, its sync included, and
+	// of how many changes. It must not block and is called from one goroutine.
+	// Nil is told nothing.
+	Committed func(took time.Duration, changes int)
 }
 
 const (
@@ -119,6 +123,9 @@ func (cfg *Config) complete() error {
 	if cfg.Suspicion == nil {
 		cfg.Suspicion = func(Suspicion) {}
 	}
+	if cfg.Committed == nil {
+		cfg.Committed = func(time.Duration, int) {}
+	}
 	if cfg.Purpose == Serve && cfg.Anchor == nil {
 		return errors.New("store: to serve needs an anchor")
 	}
@@ -147,7 +154,7 @@ func (db *DB) open(ctx context.Context, cfg Config) error {
 	if err := first.prepareWriter(ctx, cfg.Path, db.lock != nil); err != nil {
 		return errors.Join(fmt.Errorf("store: open %s: %w", cfg.Path, err), first.close())
 	}
-	db.writer = newWriter(first)
+	db.writer = newWriter(first, cfg.Committed)
 	db.readers = make(chan *session, cfg.Readers)
 	for range cfg.Readers {
 		reader, err := newSession(ctx, db.pool)

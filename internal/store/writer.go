@@ -98,6 +98,7 @@ func (q *queue) signal() {
 type writer struct {
 	session *session
 	queue   queue
+	told    func(took time.Duration, changes int) // of each commit
 	ended   chan struct{}
 	pending int                   // jobs since the last checkpoint
 	scrub   atomic.Bool           // the log holds what is to be overwritten
@@ -105,8 +106,8 @@ type writer struct {
 	broken  atomic.Pointer[error] // set for good when the file cannot be trusted
 }
 
-func newWriter(s *session) *writer {
-	w := &writer{session: s, ended: make(chan struct{})}
+func newWriter(s *session, told func(took time.Duration, changes int)) *writer {
+	w := &writer{session: s, told: told, ended: make(chan struct{})}
 	w.queue.wake = make(chan struct{}, 1)
 	go w.loop()
 	return w
@@ -143,7 +144,9 @@ func (w *writer) loop() {
 		if len(batch) == 0 {
 			return
 		}
+		start := time.Now()
 		w.outcome(batch, w.commit(batch))
+		w.told(time.Since(start), len(batch))
 		w.checkpoint(len(batch))
 	}
 }
