@@ -1,22 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"keyd.dev/keyd/internal/hsm"
@@ -29,6 +22,7 @@ import (
 type benchGroup struct {
 	Operations benchCmd          `cmd:"" default:"withargs" help:"Measure every operation, and sales through the switch."`
 	Terminals  benchTerminalsCmd `cmd:"" help:"Measure a large registry: registration, start, cold keys, memory."`
+	Soak       benchSoakCmd      `cmd:"" help:"Measure the memory of a daemon under full load over a long time."`
 }
 
 // benchCmd measures a daemon of its own, with the load generator beside it on
@@ -37,26 +31,20 @@ type benchGroup struct {
 type benchCmd struct {
 	Duration    time.Duration `help:"Length of each measurement." default:"5s"`
 	Connections int           `help:"Connections of the load generator to the API." default:"64"`
+	Only        string        `help:"Measure only the rows whose names contain this word, and the echo." placeholder:"WORD"`
+	Check       bool          `help:"End with status 1 where a hold is missed. Holds are for a machine of two processors with nothing else to do."`
 	JSON        bool          `help:"Print JSON lines." name:"json"`
 	EchoListen  string        `help:"Serve the echo on this address instead; for the bench's own use." hidden:""`
 	EchoDir     string        `hidden:"" type:"path"`
-}
-
-// figure is one measured rate.
-type figure struct {
-	Name      string        `json:"name"`
-	PerSecond float64       `json:"per_second"`
-	P50       time.Duration `json:"p50_ns,omitempty"`
-	P99       time.Duration `json:"p99_ns,omitempty"`
-	Failed    int           `json:"failed"`
-	OfLayer   float64       `json:"of_layer,omitempty"` // ratio to the raw limit of its layer
-	Layer     string        `json:"layer,omitempty"`
 }
 
 // Run measures everything and prints a table.
 func (c *benchCmd) Run(p *program) error {
 	if c.EchoListen != "" {
 		return c.serveEcho(p)
+	}
+	if c.Connections < 1 || c.Duration < 100*time.Millisecond {
+		return usageError("want 1 or more --connections and a --duration of 100ms or more")
 	}
 	dir, clean, err := trialDir("")
 	if err != nil {
@@ -65,8 +53,10 @@ func (c *benchCmd) Run(p *program) error {
 	defer clean()
 	b := &bench{benchCmd: c}
 	b.machine(p)
-	if err := b.token(p, filepath.Join(dir, "token")); err != nil {
-		return err
+	if b.wants(rowToken) {
+		if err := b.token(p, filepath.Join(dir, "token")); err != nil {
+			return err
+		}
 	}
 	if b.trial, err = startTrial(p, dir); err != nil {
 		return err
@@ -80,21 +70,33 @@ func (c *benchCmd) Run(p *program) error {
 	if err := b.operations(); err != nil {
 		return err
 	}
-	if err := b.sales(); err != nil {
-		return err
+	if b.wants(rowSales) {
+		if err := b.sales(); err != nil {
+			return err
+		}
 	}
 	b.memory(idle, residentMB(b.dev.PID))
-	return b.print()
+	if err := b.print(); err != nil {
+		return err
+	}
+	return b.judge()
 }
 
 type bench struct {
 	*benchCmd
 	*trial
-	out     io.Writer
-	figures []figure
-	tokenPS float64 // raw token encryptions a second
-	echoPS  float64
+	out      io.Writer
+	figures  []figure
+	verdicts []judged
+	tokenPS  float64 // raw token encryptions a second; 0: not measured
+	echoPS   float64
 }
+
+// Names of rows that are looked for.
+const (
+	rowToken = "token: TDES encryption of one block"
+	rowSales = "switch: sales with PIN and MAC, both ways"
+)
 
 func (b *bench) machine(p *program) {
 	b.out = p.stdout
@@ -130,7 +132,7 @@ func (b *bench) token(p *program, dir string) error {
 		return err
 	}
 	block, message := make([]byte, 8), make([]byte, 256)
-	f, err := b.tokenOp(p.ctx, t, "token: TDES encryption of one block", tdes, func(k keys.Key) error { _, err := k.Encrypt(nil, block); return err })
+	f, err := b.tokenOp(p.ctx, t, rowToken, tdes, func(k keys.Key) error { _, err := k.Encrypt(nil, block); return err })
 	if err != nil {
 		return err
 	}
@@ -145,8 +147,8 @@ func (b *bench) tokenOp(ctx context.Context, t *hsm.Token, name string, block *k
 		return figure{}, err
 	}
 	defer loaded.Release()
-	f := load(name, 2, b.Duration/2, func(int) (func() error, func(), error) {
-		return func() error { return op(loaded.Key) }, func() {}, nil
+	f := load(name, 2, b.Duration/2, 0, func(int) (worker, error) {
+		return worker{op: func() error { return op(loaded.Key) }, end: func() {}}, nil
 	})
 	b.add(f)
 	return f, nil
@@ -181,155 +183,6 @@ func throwAwayToken(dir string) (*hsm.Token, error) {
 
 func benchID(c byte) keys.ID { return keys.ID(strings.Repeat(string(c), 32)) }
 
-// echo measures the server that does nothing: the limit of TLS, HTTP and JSON.
-func (b *bench) echo() error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	server := exec.Command(self, "bench", "--echo-listen", "127.0.0.1:0", "--echo-dir", filepath.Join(b.dir, "dev"))
-	out, err := server.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	server.Stderr = b.p.stderr
-	if err := server.Start(); err != nil {
-		return err
-	}
-	defer func() { _ = server.Process.Signal(syscall.SIGTERM); _ = server.Wait() }()
-	addr := make([]byte, 64)
-	n, err := out.Read(addr)
-	if err != nil {
-		return fmt.Errorf("starting the echo: %w", err)
-	}
-	f, err := b.requests("echo: empty mTLS JSON", strings.TrimSpace(string(addr[:n])), "/", [][]byte{[]byte("{}")})
-	if err != nil {
-		return err
-	}
-	b.echoPS = f.PerSecond
-	b.add(f)
-	return nil
-}
-
-// serveEcho answers every request with an empty JSON object.
-func (c *benchCmd) serveEcho(p *program) error {
-	dev, err := readDev(c.EchoDir)
-	if err != nil {
-		return err
-	}
-	config, err := devTLS(dev, "switch")
-	if err != nil {
-		return err
-	}
-	server, err := tls.LoadX509KeyPair(dev.Issuer.Cert, dev.Issuer.Key)
-	if err != nil {
-		return err
-	}
-	listener, err := net.Listen("tcp", c.EchoListen)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintln(p.stdout, listener.Addr())
-	s := &http.Server{
-		ReadHeaderTimeout: 5 * time.Second,
-		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{server}, ClientCAs: config.RootCAs, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true},
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			var in any
-			if json.NewDecoder(io.LimitReader(r.Body, 1<<16)).Decode(&in) != nil {
-				w.WriteHeader(http.StatusBadRequest)
-				return
-			}
-			w.Header().Set("Content-Type", "application/json")
-			_ = json.NewEncoder(w).Encode(in)
-		}),
-	}
-	stop := context.AfterFunc(p.ctx, func() { _ = s.Close() })
-	defer stop()
-	if err := s.ServeTLS(listener, "", ""); err != nil && p.ctx.Err() == nil {
-		return err
-	}
-	return nil
-}
-
-// operations measures the data plane.
-func (b *bench) operations() error {
-	pins, err := b.pinRequests()
-	if err != nil {
-		return err
-	}
-	host := strings.TrimPrefix(b.dev.APIURL, "https://")
-	rows := []struct {
-		name, path string
-		bodies     [][]byte
-		calls      float64 // into the token, each
-	}{
-		{"API: PIN translation, TDES DUKPT to zone key", "/pindata/translate", pins, 4}, // two for the initial key, the zone key, the PAN's token
-		{"API: MAC generation, algorithm 3, 200 bytes", "/mac/generate", [][]byte{macRequest("alias/dev/zak", `{"Algorithm":"ISO9797_ALGORITHM3"}`)}, 2},
-		{"API: MAC generation, AES DUKPT CMAC, 200 bytes", "/mac/generate", [][]byte{macRequest("alias/dev/bdk-aes", `{"DukptCmac":{"KeySerialNumber":"123456789012345600000001","DukptKeyVariant":"RESPONSE","DukptDerivationType":"AES_128"}}`)}, 1},
-	}
-	for _, row := range rows {
-		f, err := b.requests(row.name, host, row.path, row.bodies)
-		if err != nil {
-			return err
-		}
-		f.OfLayer, f.Layer = f.PerSecond/b.echoPS, fmt.Sprintf("echo; %.2f of the token's limit", f.PerSecond*row.calls/b.tokenPS)
-		b.add(f)
-	}
-	return nil
-}
-
-func macRequest(key, attributes string) []byte {
-	return []byte(`{"KeyIdentifier":"` + key + `","MessageData":"` + strings.Repeat("30", 200) + `","GenerationAttributes":` + attributes + `,"MacLength":8}`)
-}
-
-// pinRequests are translations of different devices and counters.
-func (b *bench) pinRequests() ([][]byte, error) {
-	const pan = demoPANTDES
-	var bodies [][]byte
-	for _, fixed := range b.dev.Terminals[3:] {
-		t, err := sim.NewTerminal(sim.TerminalConfig{TID: fixed.TID, MID: fixed.MID, BDK: b.dev.TestKeys[fixed.BDK], KSN: fixed.KSN}, 0)
-		if err != nil {
-			return nil, err
-		}
-		for range 8 {
-			sale, err := t.Sale(demoAmountTDES, sim.Card{PAN: pan, PIN: testPIN}, nil)
-			if err != nil {
-				return nil, err
-			}
-			bodies = append(bodies, fmt.Appendf(nil, `{"IncomingKeyIdentifier":"alias/dev/bdk-tdes","OutgoingKeyIdentifier":"alias/dev/zpk",`+
-				`"IncomingTranslationAttributes":{"IsoFormat0":{"PrimaryAccountNumber":"%[1]s"}},"OutgoingTranslationAttributes":{"IsoFormat0":{"PrimaryAccountNumber":"%[1]s"}},`+
-				`"EncryptedPinBlock":"%[2]s","IncomingDukptAttributes":{"KeySerialNumber":"%[3]s","DukptKeyDerivationType":"TDES_2KEY"}}`,
-				pan, sale.Message.Text(52), sale.KSN))
-		}
-	}
-	return bodies, nil
-}
-
-// requests posts the bodies in turn over the connections, each of which waits
-// for its answer.
-func (b *bench) requests(name, host, path string, bodies [][]byte) (figure, error) {
-	config, err := devTLS(b.dev, "switch")
-	if err != nil {
-		return figure{}, err
-	}
-	config.NextProtos = []string{"http/1.1"}
-	f := load(name, b.Connections, b.Duration, func(worker int) (func() error, func(), error) {
-		conn, err := dialHTTP(b.p.ctx, host, config)
-		if err != nil {
-			return nil, nil, err
-		}
-		next := worker
-		return func() error {
-			next++
-			return conn.post(path, bodies[next%len(bodies)])
-		}, conn.close, nil
-	})
-	if f.Failed > 0 {
-		return f, fmt.Errorf("%s: %d requests failed", name, f.Failed)
-	}
-	return f, nil
-}
-
 // sales measures the switch: each terminal waits for its answer.
 func (b *bench) sales() error {
 	config, err := devTLS(b.dev, "terminal")
@@ -337,19 +190,22 @@ func (b *bench) sales() error {
 		return err
 	}
 	terminals := b.dev.Terminals[3:]
-	f := load("switch: sales with PIN and MAC, both ways", len(terminals), b.Duration, func(worker int) (func() error, func(), error) {
-		fixed := terminals[worker]
+	f := load(rowSales, len(terminals), b.Duration, b.dev.PID, func(n int) (worker, error) {
+		fixed := terminals[n]
 		t, err := sim.NewTerminal(sim.TerminalConfig{TID: fixed.TID, MID: fixed.MID, BDK: b.dev.TestKeys[fixed.BDK], KSN: fixed.KSN}, 0)
 		if err != nil {
-			return nil, nil, err
+			return worker{}, err
 		}
 		link, err := sim.Dial(b.p.ctx, b.dev.SwitchAddr, config.Clone(), 30*time.Second)
 		if err != nil {
-			return nil, nil, err
+			return worker{}, err
 		}
-		return func() error { return oneSale(t, link) }, func() { _ = link.Close() }, nil
+		return worker{op: func() error { return oneSale(t, link) }, end: func() { _ = link.Close() }}, nil
 	})
-	f.OfLayer, f.Layer = f.PerSecond/b.echoPS, fmt.Sprintf("echo; %.2f of the token's limit", f.PerSecond*saleCalls/b.tokenPS)
+	f.OfLayer, f.Layer = f.PerSecond/b.echoPS, "echo"
+	if b.tokenPS > 0 {
+		f.Layer += fmt.Sprintf("; %.2f of the token's limit", f.PerSecond*saleCalls/b.tokenPS)
+	}
 	b.add(f)
 	if f.Failed > 0 {
 		return fmt.Errorf("%s: %d sales failed", f.Name, f.Failed)
@@ -394,103 +250,51 @@ func (b *bench) print() error {
 				return err
 			}
 		}
+		for _, v := range b.verdicts {
+			if err := out.Encode(v); err != nil {
+				return err
+			}
+		}
 		return nil
 	}
-	b.say("\n  %-50s %12s %10s %10s  %s", "", "per second", "p50", "p99", "ratio to the limit of its layer")
+	b.say("\n  %-50s %10s %9s %9s %14s  %s", "", "per second", "p50", "p99", "CPU us, load's", "ratio to the limit of its layer")
 	for _, f := range b.figures {
-		line := fmt.Sprintf("  %-50s %12.0f", f.Name, f.PerSecond)
+		line := fmt.Sprintf("  %-50s %10.0f", f.Name, f.PerSecond)
 		if f.P50 > 0 {
-			line += fmt.Sprintf(" %10s %10s", f.P50.Round(10*time.Microsecond), f.P99.Round(10*time.Microsecond))
+			line += fmt.Sprintf(" %9s %9s", f.P50.Round(10*time.Microsecond), f.P99.Round(10*time.Microsecond))
+		}
+		if f.ServerCPU > 0 {
+			line += fmt.Sprintf(" %7.0f %6.0f", f.ServerCPU, f.LoadCPU)
 		}
 		if f.Layer != "" {
 			line += fmt.Sprintf("  %.2f of the %s", f.OfLayer, f.Layer)
 		}
 		b.say("%s", line)
 	}
+	b.say("")
+	for _, v := range b.verdicts {
+		b.say("  %-6s %s: %s", map[bool]string{true: "met", false: "MISSED"}[v.Met], v.Hold, v.Got)
+	}
 	b.say("\n  load at the end %s", loadAverage())
 	return nil
 }
 
-// load runs workers for a time. prepare gives a worker's operation and its end.
-func load(name string, workers int, length time.Duration, prepare func(worker int) (func() error, func(), error)) figure {
-	type result struct {
-		took   []time.Duration
-		failed int
+// judge fails where a hold is missed and somebody wants to know.
+func (b *bench) judge() error {
+	if !b.Check {
+		return nil
 	}
-	results := make(chan result, workers)
-	begin := make(chan struct{})
-	ready := make(chan struct{}, workers)
-	for worker := range workers {
-		go func() {
-			op, end, err := prepare(worker)
-			ready <- struct{}{}
-			if err != nil {
-				fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
-				results <- result{failed: 1}
-				return
-			}
-			defer end()
-			<-begin
-			var r result
-			for until := time.Now().Add(length); ; {
-				start := time.Now()
-				if start.After(until) {
-					break
-				}
-				if err := op(); err != nil {
-					if r.failed == 0 {
-						fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
-					}
-					r.failed++
-					break
-				}
-				r.took = append(r.took, time.Since(start))
-			}
-			results <- r
-		}()
-	}
-	for range workers {
-		<-ready
-	}
-	start := time.Now()
-	close(begin)
-	f := figure{Name: name}
-	var all []time.Duration
-	for range workers {
-		r := <-results
-		all = append(all, r.took...)
-		f.Failed += r.failed
-	}
-	f.PerSecond = float64(len(all)) / time.Since(start).Seconds()
-	slices.Sort(all)
-	if len(all) > 0 {
-		f.P50, f.P99 = all[len(all)/2], all[len(all)*99/100]
-	}
-	return f
-}
-
-// residentMB is the resident memory of a process in megabytes.
-func residentMB(pid int) float64 {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	for line := range bytes.Lines(raw) {
-		if rest, ok := bytes.CutPrefix(line, []byte("VmRSS:")); ok {
-			kb, err := strconv.ParseFloat(strings.Fields(string(rest))[0], 64)
-			if err != nil {
-				return 0
-			}
-			return kb / 1000
+	missed := 0
+	for _, v := range b.verdicts {
+		if !v.Met {
+			missed++
 		}
 	}
-	return 0
-}
-
-func loadAverage() string {
-	raw, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
+	if missed > 0 {
+		return fmt.Errorf("%d of %d holds are missed", missed, len(b.verdicts))
 	}
-	return strings.Join(strings.Fields(string(raw))[:3], " ")
+	if len(b.verdicts) == 0 {
+		return errors.New("no row with a hold was measured")
+	}
+	return nil
 }

@@ -13,16 +13,18 @@ import (
 )
 
 // httpConn is a lean HTTP/1.1 client over one connection: the load generator
-// shares the machine with what it measures and must cost little.
+// shares the machine with what it measures and must cost little. It is a client
+// all the same: it sends one request, and waits for the whole answer and reads it.
 type httpConn struct {
 	conn net.Conn
 	in   *bufio.Reader
-	out  []byte
 	host string
 }
 
 func dialHTTP(ctx context.Context, host string, config *tls.Config) (*httpConn, error) {
-	conn, err := (&tls.Dialer{Config: config.Clone()}).DialContext(ctx, "tcp", host)
+	config = config.Clone()
+	config.NextProtos = []string{"http/1.1"}
+	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", host)
 	if err != nil {
 		return nil, err
 	}
@@ -31,14 +33,23 @@ func dialHTTP(ctx context.Context, host string, config *tls.Config) (*httpConn, 
 
 func (c *httpConn) close() { _ = c.conn.Close() }
 
+// requestOf is the whole request of a body.
+func requestOf(host, path string, body []byte) []byte {
+	head := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, host, len(body))
+	return append(head, body...)
+}
+
 // post sends a body and reads the answer, which must be 200.
 func (c *httpConn) post(path string, body []byte) error {
-	c.out = fmt.Appendf(c.out[:0], "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, c.host, len(body))
-	c.out = append(c.out, body...)
+	return c.send(requestOf(c.host, path, body))
+}
+
+// send sends a whole request and reads the answer, which must be 200.
+func (c *httpConn) send(request []byte) error {
 	if err := c.conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		return err
 	}
-	if _, err := c.conn.Write(c.out); err != nil {
+	if _, err := c.conn.Write(request); err != nil {
 		return err
 	}
 	status, length, err := c.head()

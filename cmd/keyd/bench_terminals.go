@@ -312,7 +312,6 @@ func (b *terminalBench) dial() (*httpConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.NextProtos = []string{"http/1.1"}
 	return dialHTTP(b.p.ctx, strings.TrimPrefix(b.trial.dev.APIURL, "https://"), config)
 }
 

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"math/bits"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// figure is one measured rate.
+type figure struct {
+	Name      string        `json:"name"`
+	PerSecond float64       `json:"per_second"`
+	P50       time.Duration `json:"p50_ns,omitempty"`
+	P99       time.Duration `json:"p99_ns,omitempty"`
+	Failed    int           `json:"failed"`
+	OfLayer   float64       `json:"of_layer,omitempty"` // ratio to the raw limit of its layer
+	Layer     string        `json:"layer,omitempty"`
+	// Processor time of one operation, in microseconds: what other programs on
+	// the machine hardly change.
+	ServerCPU float64 `json:"server_cpu_us,omitempty"`
+	LoadCPU   float64 `json:"load_cpu_us,omitempty"`
+}
+
+// worker is one of the load's: op is its operation, end its end.
+type worker struct {
+	op  func() error
+	end func()
+}
+
+// load runs workers for a time, after a warm-up of a tenth of it that does not
+// count. server is the process that does the work; 0 is this one.
+func load(name string, workers int, length time.Duration, server int, prepare func(n int) (worker, error)) figure {
+	ready := make(chan error, workers)
+	begin := make(chan window)
+	results := make(chan *tally, workers)
+	for n := range workers {
+		go func() {
+			w, err := prepare(n)
+			ready <- err
+			when := <-begin
+			r := new(tally)
+			if err == nil {
+				err = w.run(when, r)
+				w.end()
+			}
+			if err != nil {
+				r.failed, r.why = 1, err
+			}
+			results <- r
+		}()
+	}
+	for range workers {
+		<-ready
+	}
+	now := time.Now()
+	when := window{from: now.Add(length / 10), to: now.Add(length/10 + length)}
+	for range workers {
+		begin <- when
+	}
+	time.Sleep(time.Until(when.from))
+	before := cpuNow(server)
+	all := new(tally)
+	for range workers {
+		all.add(<-results)
+	}
+	f := all.figure(name, time.Since(when.from))
+	if n := float64(all.count); n > 0 && server != 0 {
+		spent := cpuNow(server)
+		f.ServerCPU = float64((spent.server - before.server).Nanoseconds()) / 1000 / n
+		f.LoadCPU = float64((spent.own - before.own).Nanoseconds()) / 1000 / n
+	}
+	if all.why != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, all.why)
+	}
+	return f
+}
+
+// window is when a measurement begins and ends.
+type window struct{ from, to time.Time }
+
+func (w worker) run(when window, r *tally) error {
+	for {
+		start := time.Now()
+		if start.After(when.to) {
+			return nil
+		}
+		if err := w.op(); err != nil {
+			return err
+		}
+		if start.After(when.from) {
+			r.took(time.Since(start))
+		}
+	}
+}
+
+// tally is a histogram of durations: 32 buckets for each doubling of a
+// microsecond, so that a percentile is at most 3 percent too high. Its size does
+// not depend on how much is counted.
+type tally struct {
+	buckets [32 * 32]uint32
+	count   uint64
+	failed  int
+	why     error // the first that failed
+}
+
+func (t *tally) took(d time.Duration) {
+	v := uint64(max(d.Microseconds(), 0))
+	at := v
+	if v >= 32 {
+		e := bits.Len64(v) - 6
+		at = uint64(e+1)*32 + v>>e - 32
+	}
+	t.buckets[min(at, uint64(len(t.buckets)-1))]++
+	t.count++
+}
+
+// upper is the longest duration of a bucket.
+func upper(bucket int) time.Duration {
+	if bucket < 32 {
+		return time.Duration(bucket+1) * time.Microsecond
+	}
+	e := bucket/32 - 1
+	return time.Duration(uint64(bucket%32+33)<<e) * time.Microsecond
+}
+
+func (t *tally) add(o *tally) {
+	for i, n := range o.buckets {
+		t.buckets[i] += n
+	}
+	t.count += o.count
+	t.failed += o.failed
+	if t.why == nil {
+		t.why = o.why
+	}
+}
+
+// percentile is the duration that so many of 100 did not exceed.
+func (t *tally) percentile(p uint64) time.Duration {
+	seen, want := uint64(0), (t.count*p+99)/100
+	for i, n := range t.buckets {
+		if seen += uint64(n); n > 0 && seen >= want {
+			return upper(i)
+		}
+	}
+	return 0
+}
+
+func (t *tally) figure(name string, over time.Duration) figure {
+	return figure{Name: name, PerSecond: float64(t.count) / over.Seconds(), P50: t.percentile(50), P99: t.percentile(99), Failed: t.failed}
+}
+
+// cpu is the processor time that two processes have used, of user and system.
+type cpu struct{ own, server time.Duration }
+
+func cpuNow(server int) cpu {
+	var own syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &own) // it does not fail for this process
+	c := cpu{own: time.Duration(own.Utime.Nano() + own.Stime.Nano())}
+	if server != 0 {
+		c.server = processCPU(server)
+	}
+	return c
+}
+
+// clockTick is the unit of times in /proc, the same on every Linux that Go runs on.
+const clockTick = time.Second / 100
+
+// processCPU is the processor time of another process, 0 where it is gone. proc(5).
+func processCPU(pid int) time.Duration {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The name of the program, in parentheses, may have anything in it.
+	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
+	if len(fields) < 13 {
+		return 0
+	}
+	user, errUser := strconv.ParseInt(fields[11], 10, 64)
+	system, errSystem := strconv.ParseInt(fields[12], 10, 64)
+	if errUser != nil || errSystem != nil {
+		return 0
+	}
+	return time.Duration(user+system) * clockTick
+}
+
+// residentMB is the resident memory of a process in megabytes.
+func residentMB(pid int) float64 {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range bytes.Lines(raw) {
+		if rest, ok := bytes.CutPrefix(line, []byte("VmRSS:")); ok {
+			kb, err := strconv.ParseFloat(strings.Fields(string(rest))[0], 64)
+			if err != nil {
+				return 0
+			}
+			return kb / 1000
+		}
+	}
+	return 0
+}
+
+func loadAverage() string {
+	raw, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.Join(strings.Fields(string(raw))[:3], " ")
+}
