@@ -2,6 +2,8 @@ package main
 
 import (
 	"time"
+
+	"keyd.dev/keyd/internal/sandbox"
 )
 
 // config is the one configuration file of a daemon, TOML, read strictly. It
@@ -12,12 +14,15 @@ type config struct {
 	Token    tokenConfig      `toml:"token" comment:"The PKCS#11 token that holds the master keys."`
 	Store    storeConfig      `toml:"store" comment:"The database: key blocks, terminals, the journal of transactions."`
 	Audit    auditConfig      `toml:"audit" comment:"The audit log. keyd does not run without it."`
+	Vault    vaultConfig      `toml:"vault,omitempty" comment:"Where HashiCorp Vault is, and how to log in; without an address keyd runs without it."`
 	Backup   backupConfig     `toml:"backup,omitempty" comment:"Where the daemon writes backups when it is told to; default nowhere."`
 	API      apiConfig        `toml:"api" comment:"The API listener, mutual TLS."`
 	Switch   switchConfig     `toml:"switch" comment:"The ISO 8583 listener for terminals and gateways. An empty listen turns the switch off."`
+	Process  processConfig    `toml:"process,omitempty" comment:"What the daemon takes from itself once it has what it needs."`
 	Ops      opsConfig        `toml:"ops" comment:"Health and metrics, plain HTTP on loopback."`
 	Log      logConfig        `toml:"log" comment:"The operator's log on standard error. It is not the audit log."`
 	Upstream []upstreamConfig `toml:"upstream,omitempty" comment:"The acquirer host or issuer that the switch forwards to."`
+	Issued   []issuedConfig   `toml:"vault_certificate,omitempty" comment:"Certificates that Vault's PKI engine signs, for api, switch, upstream and vault itself."`
 	Profile  []profileConfig  `toml:"terminal_profile,omitempty" comment:"Kinds of terminals with master keys, beside unionpay, tdes and aes, or in their place."`
 	Client   []clientConfig   `toml:"client,omitempty" comment:"Who may connect, by the identity in the client certificate; a valid chain alone gives nothing."`
 }
@@ -25,7 +30,7 @@ type config struct {
 type tokenConfig struct {
 	Module              string            `toml:"module" comment:"Path of the PKCS#11 module."`
 	Label               string            `toml:"label" comment:"Label of the token; default \"keyd\"."`
-	PINSource           string            `toml:"pin_source" comment:"The one place the PIN comes from: file:/path, systemd:NAME, tty, command:[\"argv0\",…], env:NAME."`
+	PINSource           string            `toml:"pin_source" comment:"The one place the PIN comes from: file:/path, systemd:NAME, tty, command:[\"argv0\",…], env:NAME, vault:MOUNT/PATH#FIELD, vault-wrapped:/path."`
 	PINRetain           *bool             `toml:"pin_retain,omitempty" comment:"Keep the PIN in memory, so that a lost session can log in again; default true."`
 	InsecureAllowEnvPIN bool              `toml:"insecure_allow_env_pin,omitempty" comment:"Permit env: as source of the PIN; default false."`
 	NoPIN               bool              `toml:"no_pin,omitempty" comment:"The token has no PIN and nobody logs in; then pin_source is left out; default false."`
@@ -43,6 +48,9 @@ type storeConfig struct {
 }
 
 type backupConfig struct {
+	Transit    string   `toml:"transit,omitempty" comment:"MOUNT/KEY of Vault's transit engine under which backups are wrapped once more; restoring then needs Vault, or a custodian; default none."`
+	Custodians []string `toml:"custodians,omitempty" comment:"Public keys (age1…) of custodians who can open that second wrap without Vault; default none."`
+
 	Dir string `toml:"dir,omitempty" comment:"Folder of the backups, which only the daemon's user may write; default none."`
 }
 
@@ -70,7 +78,7 @@ type tlsConfig struct {
 
 type apiConfig struct {
 	Listen           string   `toml:"listen" comment:"Address and port."`
-	Cert             string   `toml:"cert" comment:"Server certificate chain, PEM; re-read when it changes."`
+	Cert             string   `toml:"cert" comment:"Server certificate chain, PEM, re-read when it changes; or vault:NAME of a [[vault_certificate]], then without key."`
 	Key              string   `toml:"key" comment:"Its key, PEM."`
 	ClientCA         string   `toml:"client_ca" comment:"The CAs of client certificates, PEM."`
 	CRL              string   `toml:"crl,omitempty" comment:"Revocation list of the client CA; default none."`
@@ -87,11 +95,24 @@ type apiConfig struct {
 	DualControl      *bool    `toml:"dual_control,omitempty" comment:"Whether changes of keys that carry or derive others, and of roles, need a second administrator (keyd approve); default true."`
 	ApprovalValidity duration `toml:"approval_validity,omitempty" comment:"How long an approval can be used, once; default 15m."`
 	ApprovalWait     duration `toml:"approval_wait,omitempty" comment:"How long a request waits for somebody to decide; default 24h."`
+
+	RequestsPerSecond  int      `toml:"requests_per_second,omitempty" comment:"Requests of one client in a second; beyond, it gets ThrottlingException; default no limit." reload:"yes"`
+	Burst              int      `toml:"burst,omitempty" comment:"Requests of one client at once after a silence; default those of one second." reload:"yes"`
+	ConcurrentRequests int      `toml:"concurrent_requests,omitempty" comment:"Requests of one client without an answer; default 512." reload:"yes"`
+	RequestsInWork     int      `toml:"requests_in_work,omitempty" comment:"Requests of the data plane that are at work at a time; the others wait, and the clients take turns; default 64." reload:"yes"`
+	QueueWait          duration `toml:"queue_wait,omitempty" comment:"Longest wait of a request for its turn, after which it gets ThrottlingException; default 1s." reload:"yes"`
+	Connections        int      `toml:"connections,omitempty" comment:"Connections of all clients at a time; default 4096." reload:"yes"`
+	ClientConnections  int      `toml:"client_connections,omitempty" comment:"Connections of one client at a time; default 2048." reload:"yes"`
+	Handshakes         int      `toml:"handshakes,omitempty" comment:"Handshakes under way at a time; one more ends the oldest; default 1024." reload:"yes"`
+	MostKeys           int      `toml:"most_keys,omitempty" comment:"Keys that may be stored, deleted ones and those of terminals not counted; beyond, CreateKey and ImportKey get ServiceQuotaExceededException; default no limit." reload:"yes"`
+	MostAliases        int      `toml:"most_aliases,omitempty" comment:"Aliases that there may be; default no limit." reload:"yes"`
+	DrainGrace         duration `toml:"drain_grace,omitempty" comment:"How long requests are still taken at a stop after /readyz has said that the node is not ready: a little more than the interval at which a load balancer asks; default none." reload:"yes"`
+	DrainLimit         duration `toml:"drain_limit,omitempty" comment:"How long requests in work may take at a stop; default 10s." reload:"yes"`
 }
 
 type switchConfig struct {
 	Listen         string   `toml:"listen" comment:"Address and port; empty turns the switch off."`
-	Cert           string   `toml:"cert" comment:"Server certificate chain, PEM; re-read when it changes."`
+	Cert           string   `toml:"cert" comment:"Server certificate chain, PEM, re-read when it changes; or vault:NAME of a [[vault_certificate]], then without key."`
 	Key            string   `toml:"key" comment:"Its key, PEM."`
 	ClientCA       string   `toml:"client_ca" comment:"The CAs of terminal and gateway certificates, PEM."`
 	CRL            string   `toml:"crl,omitempty" comment:"Revocation list of the client CA; default none."`
@@ -126,7 +147,7 @@ type upstreamConfig struct {
 	Addr        string   `toml:"addr" comment:"Address and port."`
 	ServerName  string   `toml:"server_name,omitempty" comment:"Name in its certificate; default the host of addr."`
 	CA          string   `toml:"ca" comment:"Who may sign its certificate, PEM."`
-	Cert        string   `toml:"cert,omitempty" comment:"Our client certificate, PEM; default none."`
+	Cert        string   `toml:"cert,omitempty" comment:"Our client certificate, PEM, or vault:NAME of a [[vault_certificate]]; default none."`
 	Key         string   `toml:"key,omitempty" comment:"Its key, PEM."`
 	MinTLS      string   `toml:"min_tls,omitempty" comment:"\"1.3\" (default) or \"1.2\"."`
 	ZPK         string   `toml:"zpk" comment:"Alias of the zone PIN key."`
@@ -144,6 +165,19 @@ type clientConfig struct {
 	Keys  []string `toml:"keys,omitempty" comment:"Aliases that it may use; * and ? are wild cards; \"*\" is every key."`
 	// Operations narrows the roles.
 	Operations []string `toml:"operations,omitempty" comment:"The only operations of its roles that it may do, [\"VerifyMac\"] say; default all of them."`
+
+	RequestsPerSecond  int `toml:"requests_per_second,omitempty" comment:"Requests in a second, in place of those of [api]; default none." reload:"yes"`
+	Burst              int `toml:"burst,omitempty" comment:"Requests at once after a silence, in place of those of [api]; default none." reload:"yes"`
+	ConcurrentRequests int `toml:"concurrent_requests,omitempty" comment:"Requests without an answer, in place of those of [api]; default none." reload:"yes"`
+	Connections        int `toml:"connections,omitempty" comment:"Connections at a time, in place of client_connections of [api]; default none." reload:"yes"`
+}
+
+// processConfig is explained in sandbox.go.
+type processConfig struct {
+	Sandbox string   `toml:"sandbox,omitempty" comment:"Whether other files and ports are out of reach (Landlock): off, best_effort, which takes what the kernel has, or strict, which refuses to start without; default best_effort."`
+	Read    []string `toml:"sandbox_read,omitempty" comment:"Files and folders that may be read besides, for a module that needs more; default none."`
+	Write   []string `toml:"sandbox_write,omitempty" comment:"Folders and device files that may be read and written besides; default none."`
+	Connect []int    `toml:"sandbox_connect,omitempty" comment:"TCP ports that may be connected to besides, of a network HSM say; default none."`
 }
 
 type opsConfig struct {
@@ -197,6 +231,7 @@ func (c *config) fillDefaults() {
 	def(&c.Token.CacheKeys, 10_000)
 	def(&c.Token.CacheObjects, 10_000)
 	def(&c.Token.Deadline, duration(2*time.Second))
+	def(&c.Process.Sandbox, string(sandbox.BestEffort))
 	def(&c.Audit.SegmentMB, 64)
 	def(&c.Audit.CheckpointInterval, duration(time.Second))
 	def(&c.Audit.UnsignedLimit, duration(5*time.Minute))
@@ -214,6 +249,7 @@ func (c *config) fillDefaults() {
 	}
 	def(&c.API.ApprovalValidity, duration(15*time.Minute))
 	def(&c.API.ApprovalWait, duration(24*time.Hour))
+	c.API.limitDefaults()
 	s := &c.Switch
 	def(&s.MinTLS, "1.3")
 	def(&s.MaxAmount, 5_000_000)
@@ -244,6 +280,7 @@ func (c *config) fillDefaults() {
 		def(&u.TID, "KEYD0001")
 		def(&u.MID, "KEYD00000000001")
 	}
+	c.Vault.fillDefaults()
 	def(&c.Log.Level, "info")
 }
 

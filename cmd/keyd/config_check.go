@@ -53,13 +53,13 @@ func (f *configFile) check(name string) error {
 	}
 	k.clients(f.Client)
 	k.profiles(f.Profile)
+	k.vault(&f.config)
+	k.backupWrap(&f.Backup)
 	k.secondPerson(&f.API, f.Client)
 	if f.Ops.Listen != "" {
-		k.address("ops.listen", f.Ops.Listen)
-		host, _, _ := net.SplitHostPort(f.Ops.Listen)
-		ip := net.ParseIP(host)
-		k.want(host == "localhost" || ip != nil && ip.IsLoopback(), "ops.listen", "must be a loopback address, 127.0.0.1:9100 say; it has no TLS")
+		k.ops(&f.Ops)
 	}
+	k.process(&f.Process)
 	var level slog.Level
 	k.want(level.UnmarshalText([]byte(f.Log.Level)) == nil, "log.level", "must be debug, info, warn or error")
 	if len(k.found) > 0 {
@@ -117,6 +117,7 @@ func (k *configCheck) api(a *apiConfig) {
 	k.between("api.refused_pins_per_hour", a.RefusedPerHour, a.RefusedPerMinute, 10_000_000)
 	k.span("api.approval_validity", a.ApprovalValidity, time.Second, 24*time.Hour)
 	k.span("api.approval_wait", a.ApprovalWait, time.Second, 30*24*time.Hour)
+	k.limits(a)
 }
 
 func (k *configCheck) switchLink(s *switchConfig, upstreams int) {
@@ -159,7 +160,7 @@ func (k *configCheck) upstream(at string, u *upstreamConfig) {
 	k.want(clientName.MatchString(u.Name), at+".name", "needs a name of letters, digits and ._:/@+-")
 	k.address(at+".addr", u.Addr)
 	k.want(u.CA != "", at+".ca", "needs the CA file that the upstream's certificate is checked against")
-	k.want((u.Cert == "") == (u.Key == ""), at+".cert", "cert and key go together")
+	k.want((u.Cert == "") == (u.Key == "") || isIssued(u.Cert), at+".cert", "cert and key go together")
 	k.minTLS(at, u.MinTLS)
 	k.want(aliasName.MatchString(u.ZPK), at+".zpk", "%q is not an alias, alias/zpk/host say", u.ZPK)
 	k.want(aliasName.MatchString(u.ZAK), at+".zak", "%q is not an alias, alias/zak/host say", u.ZAK)
@@ -167,6 +168,16 @@ func (k *configCheck) upstream(at string, u *upstreamConfig) {
 	k.want(len(u.TID) == 8, at+".tid", "%q has not 8 characters", u.TID)
 	k.want(len(u.MID) == 15, at+".mid", "%q has not 15 characters", u.MID)
 	k.span(at+".echo", u.Echo, time.Second, time.Hour)
+}
+
+// ops keeps what has neither TLS nor a login on this machine.
+func (k *configCheck) ops(o *opsConfig) {
+	k.address("ops.listen", o.Listen)
+	host, _, _ := net.SplitHostPort(o.Listen)
+	ip := net.ParseIP(host)
+	loopback := host == "localhost" || ip != nil && ip.IsLoopback()
+	k.want(loopback || o.InsecureAllowRemote, "ops.listen", "must be a loopback address, 127.0.0.1:9100 say; it has no TLS. Where others must reach it all the same, say insecure_allow_remote = true")
+	k.want(loopback || !o.Pprof, "ops.pprof", "is offered on a loopback address only")
 }
 
 func (k *configCheck) clients(clients []clientConfig) {
@@ -182,6 +193,7 @@ func (k *configCheck) clients(clients []clientConfig) {
 			k.want(slices.Contains(custody.Roles(), custody.Role(role)), at+".roles", "%q is not a role; there are %s", role, quoted(custody.Roles()))
 		}
 		k.operations(at, c)
+		k.clientLimits(at, c)
 		for _, pattern := range c.Keys {
 			_, err := path.Match(pattern, "alias/x")
 			k.want(err == nil && (pattern == "*" || strings.HasPrefix(pattern, "alias/")), at+".keys", "%q is neither \"*\" nor a pattern that begins with alias/", pattern)
@@ -213,7 +225,7 @@ func (k *configCheck) operations(at string, c clientConfig) {
 
 func (k *configCheck) serverTLS(at string, t tlsConfig) {
 	k.want(t.Cert != "", at+".cert", "needs the server's certificate, PEM")
-	k.want(t.Key != "", at+".key", "needs the server's key, PEM")
+	k.want(t.Key != "" || isIssued(t.Cert), at+".key", "needs the server's key, PEM")
 	k.want(t.CA != "", at+".client_ca", "needs the CA file that clients are checked against")
 	k.want(!t.CRLStrict || t.CRL != "", at+".crl_strict", "without crl, everyone would be refused")
 	k.minTLS(at, t.MinTLS)

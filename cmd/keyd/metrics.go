@@ -1,9 +1,8 @@
 package main
 
 import (
+	"context"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,57 +10,35 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"keyd.dev/keyd/audit"
-	"keyd.dev/keyd/internal/custody"
-	"keyd.dev/keyd/internal/isoswitch"
 )
 
-// metrics is what the daemon counts. No label holds anything that a peer
-// chooses, so that nobody can blow them up or smuggle card data into them.
+// metrics is what the daemon counts. docs/OPERATIONS.md lists all of it, and a
+// test compares. No label holds anything that a peer chooses, so that nobody
+// can blow them up or smuggle card data into them.
 type metrics struct {
 	registry *prometheus.Registry
-	tokenUp  prometheus.Gauge
-	lost     prometheus.Counter
 	alarms   *prometheus.CounterVec
-	requests *prometheus.CounterVec
-	latency  *prometheus.HistogramVec
-	inWork   prometheus.Gauge
-	events   *prometheus.CounterVec
-	answers  *prometheus.HistogramVec
+	certs    *prometheus.CounterVec
 
-	operations map[string]bool // those with a name of their own
-}
-
-// latencyBuckets are seconds, from what a PIN translation takes to what a
-// switch gives up at.
-func latencyBuckets() []float64 {
-	return []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
+	token   tokenMetrics
+	api     apiMetrics
+	sw      switchMetrics
+	flush   *histogram // of the audit log
+	commit  *histogram // of the database
+	sweeps  sweepMetrics
+	written prometheus.Counter // changes committed to the database
 }
 
 func newMetrics() *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		tokenUp:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "keyd_token_up", Help: "1 while the PKCS#11 token can be used."}),
-		lost:     prometheus.NewCounter(prometheus.CounterOpts{Name: "keyd_token_losses_total", Help: "Outages of the token."}),
 		alarms: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "keyd_audit_alarms_total", Help: "Alarms of the audit log.",
+			Name: "keyd_audit_alarms_total", Help: "Alarms of the audit log and of keys.",
 		}, []string{"code", "level"}),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "keyd_api_requests_total", Help: "API requests by operation and HTTP status.",
-		}, []string{"operation", "status"}),
-		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "keyd_api_request_seconds", Help: "Time of API requests.", Buckets: latencyBuckets(),
-		}, []string{"operation"}),
-		inWork: prometheus.NewGauge(prometheus.GaugeOpts{Name: "keyd_api_in_work", Help: "API requests that have no answer yet."}),
-		events: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "keyd_switch_decisions_total", Help: "Decisions of the switch: what it was, DE 39 or a state, row of the decision table.",
-		}, []string{"name", "code", "rule"}),
-		answers: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "keyd_switch_answer_seconds", Help: "Time from a message's arrival to its answer.", Buckets: latencyBuckets(),
-		}, []string{"name"}),
-	}
-	m.operations = make(map[string]bool)
-	for op := range custody.Permissions() {
-		m.operations[string(op)] = true
+		certs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keyd_certificate_alarms_total", Help: "Changed certificate files that could not be used, and revocation lists out of date.",
+		}, []string{"section"}),
+		written: prometheus.NewCounter(prometheus.CounterOpts{Name: "keyd_store_changes_total", Help: "Changes committed to the database."}),
 	}
 	b := thisBuild()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -69,9 +46,22 @@ func newMetrics() *metrics {
 		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Revision, "go": b.Go},
 	})
 	info.Set(1)
-	m.registry.MustRegister(info, m.tokenUp, m.lost, m.alarms, m.requests, m.latency, m.inWork, m.events, m.answers,
+	m.registry.MustRegister(info, m.alarms, m.certs, m.written,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.flush = m.histogram("keyd_audit_flush_seconds", "Time in which the disk took a batch of records (fdatasync).", stepBounds())
+	m.commit = m.histogram("keyd_store_commit_seconds", "Time of a commit of the database, its sync included.", stepBounds())
+	m.token.register(m)
+	m.api.register(m)
+	m.sw.register(m)
+	m.sweeps.register(m)
 	return m
+}
+
+// histogram adds a histogram without labels.
+func (m *metrics) histogram(name, help string, bounds []time.Duration) *histogram {
+	h := newHistograms(name, help, bounds, nil, nil)
+	m.registry.MustRegister(h)
+	return h.of()
 }
 
 // gauge adds a value that is read when somebody asks.
@@ -88,66 +78,67 @@ func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
 }
 
-func (m *metrics) tokenState(why error) {
-	if why == nil {
-		m.tokenUp.Set(1)
-		return
-	}
-	m.tokenUp.Set(0)
-	m.lost.Inc()
-}
-
 func (m *metrics) alarm(a audit.Alarm) { m.alarms.WithLabelValues(a.Code, a.Level.String()).Inc() }
 
-func (m *metrics) event(e isoswitch.Event) {
-	m.events.WithLabelValues(e.Name, e.Code, e.Rule).Inc()
-	if e.Took > 0 {
-		m.answers.WithLabelValues(e.Name).Observe(e.Took.Seconds())
+// synced hears of each flush of the audit log.
+func (m *metrics) synced(took time.Duration, _ int) { m.flush.observe(took) }
+
+// committed hears of each commit of the database.
+func (m *metrics) committed(took time.Duration, changes int) {
+	m.commit.observe(took)
+	m.written.Add(float64(changes))
+}
+
+// askTimeout bounds what a scrape asks of the database.
+const askTimeout = 2 * time.Second
+
+// asked adds metrics that are read together, when somebody asks. What cannot be
+// read is left out of the answer.
+type asked struct {
+	descs []*prometheus.Desc
+	read  func(ctx context.Context, ch chan<- prometheus.Metric)
+}
+
+// Describe implements prometheus.Collector.
+func (a asked) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range a.descs {
+		ch <- d
 	}
 }
 
-// measured counts and times what next answers.
-func (m *metrics) measured(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		start := time.Now()
-		seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
-		m.inWork.Inc()
-		defer m.inWork.Dec()
-		next.ServeHTTP(seen, r)
-		op := m.operationOf(r)
-		m.requests.WithLabelValues(op, strconv.Itoa(seen.status)).Inc()
-		m.latency.WithLabelValues(op).Observe(time.Since(start).Seconds())
-	})
+// Collect implements prometheus.Collector.
+func (a asked) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	a.read(ctx, ch)
 }
 
-// operationOf names a request by a closed list: that of the permission matrix.
-func (m *metrics) operationOf(r *http.Request) string {
-	switch r.URL.Path {
-	case "/pindata/translate":
-		return "TranslatePinData"
-	case "/mac/generate":
-		return "GenerateMac"
-	case "/mac/verify":
-		return "VerifyMac"
+func truth(b bool) float64 {
+	if b {
+		return 1
 	}
-	_, name, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
-	if m.operations[name] {
-		return name
+	return 0
+}
+
+// gaugeOf is a value of an asked gauge.
+func gaugeOf(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+// counterOf is a value of an asked total.
+func counterOf(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+}
+
+// describe is prometheus.NewDesc without constant labels.
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+// sinceOr0 is the age of a moment in seconds, 0 where there is none.
+func sinceOr0(at time.Time) float64 {
+	if at.IsZero() {
+		return 0
 	}
-	return "other"
+	return time.Since(at).Seconds()
 }
-
-// statusWriter remembers the status.
-type statusWriter struct {
-	http.ResponseWriter
-	status int
-}
-
-// WriteHeader implements http.ResponseWriter.
-func (w *statusWriter) WriteHeader(status int) {
-	w.status = status
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// Unwrap is for http.ResponseController.
-func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -67,6 +67,7 @@ func openNodeAs(ctx context.Context, cfg *configFile, log *slog.Logger, m *metri
 		Token: n.token, Maker: n.manager, Keeper: n.manager, Store: n.db, Log: n.audit,
 		Clients: cfg.clients(), Clock: cfg.now, Serial: n.token.Info().Serial,
 		Alarm:     n.keyAlarm,
+		Observe:   n.metrics.api.operated,
 		Terminals: &custody.Terminals{Store: n.db, Maker: n.manager, Profiles: cfg.profiles()},
 		LegacyPIN: cfg.API.LegacyPINFormats,
 		Exchange: custody.Exchange{
@@ -77,6 +78,7 @@ func openNodeAs(ctx context.Context, cfg *configFile, log *slog.Logger, m *metri
 			On: *cfg.API.DualControl, Validity: cfg.API.ApprovalValidity.std(), Wait: cfg.API.ApprovalWait.std(),
 		},
 		Malformed: custody.Malformed{PerMinute: cfg.API.RefusedPerMinute, PerHour: cfg.API.RefusedPerHour},
+		Quotas:    cfg.quotas(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("starting custody: %w", err)
@@ -90,12 +92,18 @@ func openToken(ctx context.Context, cfg *configFile, log *slog.Logger, m *metric
 	if err := setEnvironment(t.Environment); err != nil {
 		return nil, err
 	}
+	vault, done, err := cfg.vaultForPIN(ctx, log, m)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	token, err := hsm.Open(hsm.Config{
 		Module: t.Module, Reserved: t.Reserved, TokenLabel: t.Label,
-		PIN: pinOnce(ctx, t), NoPIN: t.NoPIN, RetainPIN: *t.PINRetain, FinalTry: t.AllowFinalTry,
+		PIN: pinOnce(ctx, t, vault), NoPIN: t.NoPIN, RetainPIN: *t.PINRetain, FinalTry: t.AllowFinalTry,
 		Sessions: t.Sessions, CacheKeys: t.CacheKeys, Objects: t.CacheObjects, Deadline: t.Deadline.std(),
+		Observe: m.token.observe,
 		OnState: func(why error) {
-			m.tokenState(why)
+			m.token.state(why)
 			if why != nil {
 				log.Error("token lost", "err", why)
 			} else {
@@ -106,7 +114,7 @@ func openToken(ctx context.Context, cfg *configFile, log *slog.Logger, m *metric
 	if err != nil {
 		return nil, adviseToken(cfg, err)
 	}
-	m.tokenState(nil)
+	m.token.state(nil)
 	info := token.Info()
 	if info.PINCountLow {
 		log.Warn("token: a wrong PIN was given since the last right one; if it was not you, find out who", "label", info.Label, "serial", info.Serial)
@@ -131,7 +139,7 @@ var errPINSpent = errors.New("pin_retain is false: start keyd again to log in to
 
 // pinOnce reads the PIN for the first login only: a lost login with pin_retain
 // = false waits for an operator (C-03).
-func pinOnce(ctx context.Context, t *tokenConfig) func() (secret.Bytes, error) {
+func pinOnce(ctx context.Context, t *tokenConfig, vault credentials.Vault) func() (secret.Bytes, error) {
 	if t.NoPIN {
 		return nil
 	}
@@ -141,7 +149,7 @@ func pinOnce(ctx context.Context, t *tokenConfig) func() (secret.Bytes, error) {
 		once.Do(func() {
 			var source credentials.PINSource
 			if source, err = credentials.ParsePINSource(t.PINSource, t.InsecureAllowEnvPIN); err == nil {
-				pin, err = source.Read(ctx)
+				pin, err = source.Read(ctx, vault)
 			}
 		})
 		return pin, err
@@ -217,7 +225,8 @@ func (n *node) openAudit() (*audit.Log, error) {
 		Site: a.Site, Node: a.Node, Build: thisBuild().name(), Cfg: n.cfg.hash,
 		SegmentSize: int64(a.SegmentMB) << 20, CheckpointInterval: a.CheckpointInterval.std(), UnsignedLimit: a.UnsignedLimit.std(),
 		Tokener: tokener, TimeSource: a.TimeSource,
-		Disk: audit.DiskLimits{WarnPercent: a.DiskWarnPct, CriticalPercent: a.DiskCriticalPct},
+		Disk:   audit.DiskLimits{WarnPercent: a.DiskWarnPct, CriticalPercent: a.DiskCriticalPct},
+		Synced: n.metrics.synced,
 		Alarm: func(alarm audit.Alarm, cause error) {
 			n.metrics.alarm(alarm)
 			n.log.Error("audit alarm", "code", alarm.Code, "level", alarm.Level.String(), "err", cause)

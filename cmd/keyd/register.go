@@ -124,7 +124,7 @@ func (n *node) openRegistered(ctx context.Context, adopt bool) (*store.DB, error
 	}
 	return openStore(ctx, n.cfg, store.Config{
 		Path: n.cfg.Store.Path, Purpose: store.Serve, LookBack: n.cfg.Switch.LookBack.std(),
-		Anchor: anchor, Adopt: adopt, Suspicion: func(s store.Suspicion) { n.suspicion(context.WithoutCancel(ctx), s) },
+		Anchor: anchor, Adopt: adopt, Committed: n.metrics.committed, Suspicion: func(s store.Suspicion) { n.suspicion(context.WithoutCancel(ctx), s) },
 	})
 }
 

@@ -21,6 +21,7 @@ import (
 	"keyd.dev/keyd/internal/ceremony"
 	"keyd.dev/keyd/internal/credentials"
 	"keyd.dev/keyd/internal/isoswitch"
+	"keyd.dev/keyd/internal/sandbox"
 )
 
 type serveCmd struct {
@@ -40,15 +41,17 @@ func (c *serveCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
+	if err := d.confine(); err != nil {
+		return d.abandon(p.ctx, err)
+	}
 	return d.serve(p.ctx, nil)
 }
 
 // How long the parts may take to stop, and how often files are looked at.
 const (
-	apiDrain      = 10 * time.Second
-	auditDrain    = 20 * time.Second
-	reloadEvery   = 10 * time.Second
-	opsHeaderWait = 5 * time.Second
+	otherDrain  = 10 * time.Second
+	auditDrain  = 20 * time.Second
+	reloadEvery = 10 * time.Second
 )
 
 // daemon is a node with its listeners.
@@ -62,7 +65,9 @@ type daemon struct {
 	ceremonies *ceremony.Engine
 	sw         *isoswitch.Switch // nil without a switch
 	tls        []*credentials.TLS
+	ops        *opsServer
 	draining   atomic.Bool
+	held       sandbox.State // by the kernel, of the process
 	hangup     chan os.Signal
 
 	apiListener    net.Listener
@@ -81,6 +86,7 @@ func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemo
 		log.Warn("memory can be swapped to disk", "err", err)
 	}
 	d := &daemon{cfg: cfg, log: log, metrics: newMetrics(), hangup: make(chan os.Signal, 1)}
+	d.ops = newOps(&cfg.Ops, d.metrics, log)
 	// From the first moment on, a SIGHUP must not end the process.
 	signal.Notify(d.hangup, syscall.SIGHUP)
 	defer func() {
@@ -95,6 +101,15 @@ func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemo
 	if err := d.listen(); err != nil {
 		return nil, err
 	}
+	if d.switchListener != nil {
+		d.ops.expect(partUpstream, cfg.Ops.ReadyNeedsUpstream)
+	}
+	if d.opsListener != nil {
+		d.ops.serve(d.opsListener)
+	}
+	if err := d.openVault(ctx); err != nil {
+		return nil, err
+	}
 	apiTLS, err := d.certificates("api", cfg.API.tls())
 	if err != nil {
 		return nil, err
@@ -102,8 +117,9 @@ func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemo
 	if d.node, err = openNode(ctx, cfg, log, d.metrics); err != nil {
 		return nil, err
 	}
+	d.watchNode()
 	limitMemory(cfg.Token.CacheKeys)
-	handler, err := api.New(api.Config{Custody: d.node.custody, Region: cfg.API.Region, Account: cfg.API.Account, Log: log})
+	handler, err := api.New(api.Config{Custody: d.node.custody, Region: cfg.API.Region, Account: cfg.API.Account, Log: log, Limits: cfg.limits(), Peers: apiTLS})
 	if err != nil {
 		return nil, err
 	}
@@ -113,16 +129,17 @@ func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemo
 	if d.ceremonies, err = d.node.newCeremonies(); err != nil {
 		return nil, err
 	}
-	d.api.Handler, d.door = besideAPI(d.metrics.measured(handler), d.ceremonies.Handler()), handler
+	d.api.Handler, d.door = besideAPI(d.metrics.measured(handler), handler.Beside(d.ceremonies.Handler())), handler
 	if d.switchListener != nil {
 		if d.sw, err = d.newSwitch(); err != nil {
 			return nil, err
 		}
+		d.watchUpstream(d.sw)
 	}
 	if d.socket, err = listenSocket(cfg.Ops.Socket); err != nil {
 		return nil, err
 	}
-	d.gauges()
+	d.metrics.registry.MustRegister(newLimitCollector(handler))
 	return d, nil
 }
 
@@ -157,52 +174,28 @@ func (d *daemon) closeListeners() {
 			_ = l.Close()
 		}
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = d.ops.close(ctx)
 }
 
 // certificates reads the files of one end and follows them.
 func (d *daemon) certificates(section string, t tlsConfig) (*credentials.TLS, error) {
 	version, _ := tlsVersion(t.MinTLS)
+	t.Cert, t.Key = d.cfg.files(t.Cert, t.Key)
 	c, err := credentials.NewTLS(credentials.TLSFiles{
 		Cert: t.Cert, Key: t.Key, CA: t.CA, CRL: t.CRL, CRLStrict: t.CRLStrict, MinVersion: version,
-		Alarm: func(err error) { d.log.Error("certificate alarm", "section", section, "err", err) },
+		Alarm: func(err error) {
+			d.metrics.certs.WithLabelValues(section).Inc()
+			d.log.Error("certificate alarm", "section", section, "err", err)
+		},
 	})
 	if err != nil {
 		return nil, advise(fmt.Errorf("reading the certificates of [%s]: %w", section, err), "check the file and its rights, and [%s] in %s", section, d.cfg.path)
 	}
 	d.tls = append(d.tls, c)
-	if leaf := c.Leaf(); leaf != nil {
-		d.metrics.gauge("keyd_certificate_expiry_seconds", "Seconds until a certificate expires.",
-			map[string]string{"section": section}, func() float64 { return time.Until(c.Leaf().NotAfter).Seconds() })
-	}
+	d.metrics.watchCertificates(section, c)
 	return c, nil
-}
-
-// gauges shows what the parts count themselves.
-func (d *daemon) gauges() {
-	m, token := d.metrics, d.node.token
-	m.counter("keyd_token_calls_total", "Calls into the PKCS#11 module.", func() float64 { return float64(token.Stats().Calls) })
-	m.counter("keyd_token_late_total", "Calls that found no session in time.", func() float64 { return float64(token.Stats().Late) })
-	m.counter("keyd_token_abandoned_total", "Calls that did not return in time.", func() float64 { return float64(token.Stats().Abandoned) })
-	m.counter("keyd_token_cache_hits_total", "Keys found loaded in the token.", func() float64 { return float64(token.Stats().Hits) })
-	m.counter("keyd_token_cache_misses_total", "Keys that had to be loaded.", func() float64 { return float64(token.Stats().Misses) })
-	m.gauge("keyd_token_cached_keys", "Keys loaded in the token.", nil, func() float64 { return float64(token.Stats().Held) })
-	m.gauge("keyd_audit_ready", "1 while the audit log takes records.", nil, func() float64 { return truth(d.node.audit.Ready() == nil) })
-	if d.sw == nil {
-		return
-	}
-	m.gauge("keyd_switch_upstream_up", "1 while the upstream link is connected and signed on.", nil, func() float64 {
-		s := d.sw.Status()
-		return truth(s.LinkUp && s.SignedOn)
-	})
-	m.gauge("keyd_switch_connections", "Connections of terminals.", nil, func() float64 { return float64(d.sw.Status().Connections) })
-	m.gauge("keyd_switch_in_flight", "Sales that wait for upstream.", nil, func() float64 { return float64(d.sw.Status().InFlight) })
-}
-
-func truth(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // serve answers until ctx ends or a listener fails, then drains. ready is
@@ -232,10 +225,6 @@ func (d *daemon) serve(ctx context.Context, ready func() error) error {
 	} else {
 		close(switchDone)
 	}
-	ops := &http.Server{Handler: d.opsHandler(), ReadHeaderTimeout: opsHeaderWait, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelWarn)}
-	if d.opsListener != nil {
-		start("ops", func() error { return ops.Serve(d.opsListener) })
-	}
 	local := d.localServer()
 	start("local socket", func() error { return local.Serve(d.socket) })
 	for _, c := range d.tls {
@@ -244,7 +233,10 @@ func (d *daemon) serve(ctx context.Context, ready func() error) error {
 	group.Go(func() { d.reloadOnHangup(background) })
 	group.Go(func() { d.watchdog(background) })
 	group.Go(func() { d.node.sweep(background) })
+	group.Go(func() { d.report(background) })
+	d.watchVault(background, &group)
 
+	d.ops.watch(partProcess, true, d.running)
 	err := d.announce(ctx, ready)
 	if err == nil {
 		select {
@@ -252,18 +244,17 @@ func (d *daemon) serve(ctx context.Context, ready func() error) error {
 			d.log.Info("stopping")
 		case err = <-failed:
 			d.log.Error("stopping", "err", err)
+		case err = <-d.ops.failed:
+			d.log.Error("stopping", "err", err)
 		}
 	}
 
-	d.draining.Store(true)
-	notify(d.log, systemd.SdNotifyStopping)
-	d.ceremonies.Close()
-	drain, cancel := context.WithTimeout(background, apiDrain)
-	defer cancel()
-	errs := []error{err, d.api.Shutdown(drain)}
+	errs := []error{err, d.drain(background)}
 	stopSwitch()
 	<-switchDone
-	errs = append(errs, local.Shutdown(drain), ops.Shutdown(drain))
+	drain, cancel := context.WithTimeout(background, otherDrain)
+	defer cancel()
+	errs = append(errs, local.Shutdown(drain), d.ops.close(drain))
 	stopBackground()
 	group.Wait()
 	closing, cancelClosing := context.WithTimeout(context.WithoutCancel(ctx), auditDrain)
@@ -311,6 +302,7 @@ func (d *daemon) reloadOnHangup(ctx context.Context) {
 			for _, c := range d.tls {
 				_ = c.Reload() // the alarm has it
 			}
+			d.wakeVault()
 			d.log.Info("certificates read again")
 		}
 	}

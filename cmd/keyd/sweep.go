@@ -17,7 +17,9 @@ func (n *node) sweep(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
-		if err := n.custody.Sweep(ctx); err != nil && ctx.Err() == nil {
+		err := n.custody.Sweep(ctx)
+		n.metrics.sweeps.swept(err)
+		if err != nil && ctx.Err() == nil {
 			n.log.Error("keys: what their time asks for was not done, and is tried again", "err", err)
 		}
 		select {
