@@ -12,12 +12,12 @@ import (
 
 // The limits where a configuration says nothing.
 const (
-	DefaultInWork           = 64
-	DefaultWait             = time.Second
-	DefaultConcurrent       = 512
-	DefaultConnections      = 4096
-	DefaultClientConnection = 2048
-	DefaultHandshakes       = 1024
+	DefaultInWork            = 64
+	DefaultWait              = time.Second
+	DefaultConcurrent        = 512
+	DefaultConnections       = 4096
+	DefaultClientConnections = 2048
+	DefaultHandshakes        = 1024
 )
 
 // mostControl is how many requests of the control plane are at work at a time.
@@ -63,7 +63,7 @@ func (l Limits) resolved() (*Limits, error) {
 		l.Wait = DefaultWait
 	}
 	or(&l.Default.Concurrent, DefaultConcurrent)
-	or(&l.Default.Connections, DefaultClientConnection)
+	or(&l.Default.Connections, DefaultClientConnections)
 	if err := l.Default.check(); err != nil {
 		return nil, err
 	}
@@ -277,3 +277,12 @@ func (h *Handler) Use() []ClientUse {
 
 // Waiting tells how many requests wait for their turn.
 func (h *Handler) Waiting() int { return h.gates[dataPlane].waits() + h.gates[controlPlane].waits() }
+
+// InWork tells how many requests have no answer yet.
+func (h *Handler) InWork() int {
+	n := 0
+	for _, s := range *h.shares.all.Load() {
+		n += int(s.waiting.Load())
+	}
+	return n
+}

@@ -68,6 +68,13 @@ func (t *clients) set(client Client, change RoleChange) {
 	t.now[client.URI], t.changed[client.URI] = client, change
 }
 
+// exchange puts another table in the place of this one, at once.
+func (t *clients) exchange(by *clients) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.configured, t.changed, t.now = by.configured, by.changed, by.now
+}
+
 // of returns the client of an identity.
 func (t *clients) of(uri string) (Client, bool) {
 	t.mu.RLock()
