@@ -11,6 +11,7 @@ import (
 
 type auditCmd struct {
 	Ls     auditLsCmd     `cmd:"" help:"List records."`
+	Find   auditFindCmd   `cmd:"" help:"Tell the story of a key, a request, a client, a message."`
 	Verify auditVerifyCmd `cmd:"" help:"Prove that no record was changed, removed, inserted or moved."`
 }
 

@@ -58,6 +58,8 @@ func TestScripts(t *testing.T) {
 			"mac":       cmdMAC,
 			"verifies":  cmdVerifies,
 			"becomes":   cmdBecomes,
+			"story":     cmdStory,
+			"keyof":     cmdKeyOf,
 		},
 	})
 }

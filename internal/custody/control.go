@@ -113,6 +113,7 @@ func (c *Custody) CreateKey(ctx context.Context, caller Caller, corr string, q C
 			return tokenError("generating a key", err)
 		}
 		k.Block, r.Custody = block, custodyClass(inProcess)
+		r.Keys = []audit.Key{keyEntrySec(audit.KeyRoleTarget, block, keyName(k))}
 		return c.addKey(ctx, caller, k, OpCreateKey, q.Once)
 	})
 	if err != nil {
@@ -164,8 +165,10 @@ func (c *Custody) ImportClear(ctx context.Context, caller Caller, corr string, q
 			return tokenError("importing a key", err)
 		}
 		k.Block, r.Custody = block, audit.CustodyProcess
+		r.Keys = []audit.Key{keyEntrySec(audit.KeyRoleTarget, block, keyName(k))}
 		if q.Alias != "" {
 			k.Aliases = []string{q.Alias}
+			r.Change = namedToo(*r.Change, q.Alias)
 		}
 		return c.addKey(ctx, caller, k, "ImportClear", nil)
 	})
@@ -284,6 +287,15 @@ func (c *Custody) addAlias(ctx context.Context, alias Alias, stored *Once) error
 	}
 	c.book.forgetAll()
 	return nil
+}
+
+// namedToo is a change of a key that gets a name in the same step. A name that
+// is too long for an id of a record is left out.
+func namedToo(change audit.Change, alias string) *audit.Change {
+	if object := change.Object + "/" + alias; len(object) <= mostID {
+		change.Object = object
+	}
+	return &change
 }
 
 // once is the stored answer of a request that can be repeated.
