@@ -94,7 +94,7 @@ func (a *Act) Commit(ctx context.Context) (Receipt, error) {
 
 func (a *Act) commitDenied(ctx context.Context) error {
 	for len(a.denied) > 0 {
-		if err := a.c.record(ctx, a.denied[0]); err != nil {
+		if err := a.c.denials.record(ctx, a.denied[0]); err != nil {
 			return err
 		}
 		a.denied = a.denied[1:]
@@ -163,6 +163,7 @@ func (a *Act) operate(ctx context.Context, op Operation, r *audit.Record, work f
 	start := time.Now()
 	err := work()
 	r.Duration = time.Since(start)
+	a.c.observe(Measure{Operation: op, Custody: r.Custody, Took: r.Duration})
 	if errors.Is(err, ErrDenied) {
 		a.denied = append(a.denied, a.c.denial(a.caller, a.corr, op))
 		return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"keyd.dev/keyd/audit"
@@ -26,10 +27,14 @@ type Config struct {
 	Serial    string // of the token, for the records
 	CacheKeys int    // key records kept in memory; 0 is 65,536
 	Malformed Malformed
+	Quotas    Quotas // zero: no limit
 	Keeper    Keeper // nil: keys are not changed nor destroyed
 	// Alarm is told of alarms about keys, which are in the log too; nil tells nobody.
 	Alarm   func(alarm audit.Alarm, key keys.ID, why error)
 	Archive Archiver // nil: no backups
+	// Observe is told what each operation with a key took; it must not block and
+	// is safe for concurrent use. Nil is told nothing.
+	Observe func(Measure)
 	// Masters changes the local master key, and LMKStore keeps what is known of
 	// its generations; both or neither.
 	Masters   MasterKeys
@@ -59,6 +64,8 @@ type Custody struct {
 	serial   string
 	book     *book
 	refused  *refusals
+	quota    *quota
+	denials  *denials
 	legacy   []string
 	archive  Archiver
 	exchange Exchange
@@ -69,6 +76,8 @@ type Custody struct {
 	usage   *usage
 	sweeper *sweeper
 	alarms  func(audit.Alarm, keys.ID, error)
+	observe func(Measure)
+	limited *atomic.Pointer[KeyLimits] // as the last sweep found them
 
 	terminals *terminals
 
@@ -109,6 +118,10 @@ func New(cfg Config) (*Custody, error) {
 	if err != nil {
 		return nil, err
 	}
+	quota, err := newQuota(cfg.Quotas)
+	if err != nil {
+		return nil, err
+	}
 	terminals, err := newTerminals(cfg.Terminals, cfg.Token)
 	if err != nil {
 		return nil, err
@@ -123,6 +136,8 @@ func New(cfg Config) (*Custody, error) {
 		serial:   cfg.Serial,
 		book:     newBook(cfg.Store, cfg.CacheKeys),
 		refused:  newRefusals(cfg.Malformed, cfg.Clock),
+		quota:    quota,
+		denials:  newDenials(func(ctx context.Context, r audit.Record) error { return recordIn(ctx, cfg.Log, r) }, cfg.Clock),
 		data:     data,
 		legacy:   slices.Clone(cfg.LegacyPIN),
 		archive:  cfg.Archive,
@@ -132,6 +147,8 @@ func New(cfg Config) (*Custody, error) {
 		usage:    newUsage(cfg.Store, cfg.Clock),
 		sweeper:  newSweeper(),
 		alarms:   cfg.Alarm,
+		observe:  observer(cfg.Observe),
+		limited:  new(atomic.Pointer[KeyLimits]),
 
 		terminals: terminals,
 

@@ -89,6 +89,7 @@ func (s *sweeper) tried(id keys.ID, now time.Time, err error) {
 
 func (c *Custody) sweepTimed(ctx context.Context) error {
 	var failed []error
+	var near KeyLimits
 	after := keys.ID("")
 	for {
 		page, err := c.book.store.TimedKeys(ctx, after, mostSwept)
@@ -96,26 +97,30 @@ func (c *Custody) sweepTimed(ctx context.Context) error {
 			return errors.Join(append(failed, storeError("looking for keys whose time ends", err))...)
 		}
 		for _, k := range page {
-			if err := c.sweepKey(ctx, k); err != nil {
+			if err := c.sweepKey(ctx, k, &near); err != nil {
 				failed = append(failed, fmt.Errorf("key %s: %w", k.Block.ID, err))
 			}
 		}
 		if len(page) < mostSwept {
-			return errors.Join(failed...)
+			break
 		}
 		after = page[len(page)-1].Block.ID
 	}
+	failed = append(failed, c.addUses(ctx, &near))
+	c.limited.Store(&near)
+	return errors.Join(failed...)
 }
 
 // sweepKey stops a replaced key whose overlap is over, and announces what is
 // reached of a cryptoperiod.
-func (c *Custody) sweepKey(ctx context.Context, k KeyRecord) error {
+func (c *Custody) sweepKey(ctx context.Context, k KeyRecord, near *KeyLimits) error {
 	m, err := c.usage.of(ctx, k)
 	if err != nil {
 		return err
 	}
 	now := c.clock()
 	l := m.limits.Load()
+	near.addPeriod(l, now)
 	if k.Life.Successor != "" && !now.Before(k.Life.Retires) {
 		return c.retire(ctx, k.Block.ID)
 	}
