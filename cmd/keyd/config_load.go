@@ -27,6 +27,7 @@ type configFile struct {
 	at   keyLines
 
 	clock func() time.Time // of keys; nil is time.Now, and tests have others
+	vault *vaultLink       // of a daemon; commands make their own
 }
 
 // now is the time by which keys live.
@@ -240,13 +241,18 @@ func (c *config) resolvePaths(dir string) {
 		u := &c.Upstream[i]
 		paths = append(paths, &u.CA, &u.Cert, &u.Key)
 	}
+	paths = append(paths, c.Vault.paths()...)
+	paths = append(paths, c.Process.paths()...)
 	for _, p := range paths {
-		if *p != "" && !filepath.IsAbs(*p) {
+		if *p != "" && !filepath.IsAbs(*p) && !isIssued(*p) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
 	if c.Ops.Socket == "" && c.Store.Path != "" {
 		c.Ops.Socket = filepath.Join(filepath.Dir(c.Store.Path), "keyd.sock")
+	}
+	if c.Vault.Dir == "" && c.Store.Path != "" {
+		c.Vault.Dir = filepath.Join(filepath.Dir(c.Store.Path), "vault")
 	}
 }
 

@@ -186,6 +186,7 @@ func (e *examination) config(path string) {
 		e.ok("daemon", "runs and answers at %s", cfg.Ops.Socket)
 	}
 	e.pin(&cfg.Token)
+	e.vaultFiles(cfg)
 	e.token(cfg)
 	e.ports(cfg, running)
 	e.database(cfg)
@@ -220,7 +221,7 @@ func (e *examination) pin(t *tokenConfig) {
 	}
 	source, err := credentials.ParsePINSource(t.PINSource, t.InsecureAllowEnvPIN)
 	if err == nil {
-		pin, rerr := source.Read(e.ctx)
+		pin, rerr := source.Read(e.ctx, nil)
 		pin.Clear()
 		err = rerr
 	}
@@ -371,6 +372,13 @@ func (e *examination) certificates(cfg *configFile) {
 	}
 	for _, end := range ends {
 		t := end.tls
+		if name, ok := strings.CutPrefix(t.Cert, issuedPrefix); ok {
+			t.Cert, t.Key = cfg.files(t.Cert, t.Key)
+			if _, err := os.Stat(t.Cert); errors.Is(err, os.ErrNotExist) {
+				e.ok(end.name, "%s, which Vault signs at the start", name)
+				continue
+			}
+		}
 		c, err := credentials.NewTLS(credentials.TLSFiles{Cert: t.Cert, Key: t.Key, CA: t.CA, CRL: t.CRL})
 		switch {
 		case err != nil:

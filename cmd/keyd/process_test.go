@@ -37,7 +37,7 @@ func TestPINOnce(t *testing.T) {
 	if err := os.WriteFile(path, []byte("123456"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	read := pinOnce(t.Context(), &tokenConfig{PINSource: "file:" + path})
+	read := pinOnce(t.Context(), &tokenConfig{PINSource: "file:" + path}, nil)
 	pin, err := read()
 	if err != nil || !pin.Equal(secret.From([]byte("123456"))) {
 		t.Fatalf("first: %v", err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"syscall"
 
 	"keyd.dev/keyd/internal/secret"
@@ -13,24 +14,51 @@ import (
 // readPINFile opens the file without following a link and judges what it
 // opened, not what the name stands for a moment later.
 func readPINFile(path string) (secret.Bytes, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0)
-	if errors.Is(err, syscall.ELOOP) {
-		return secret.Bytes{}, fmt.Errorf("%w: it is a symbolic link; name the file itself", ErrUnsafe)
-	}
+	var buf [maxPIN + 1]byte
+	defer secret.Clear(buf[:])
+	n, err := readClosed(path, buf[:])
 	if err != nil {
 		return secret.Bytes{}, err
 	}
-	defer f.Close()
-	if err := judgePINFile(f); err != nil {
-		return secret.Bytes{}, err
-	}
+	return trimPIN(buf[:n])
+}
+
+// ReadClosedFile reads a token of Vault from a file under the rules of a PIN's:
+// no link, a regular file of root or the own user that nobody else can read, one
+// name, at most 256 bytes, one trailing newline cut. It returns [ErrUnsafe],
+// [ErrNoPIN] or the error of the operating system. The text is a Go string,
+// since Vault's library takes nothing else, and cannot be wiped.
+func ReadClosedFile(path string) (string, error) {
 	var buf [maxPIN + 1]byte
 	defer secret.Clear(buf[:])
-	n, err := io.ReadFull(f, buf[:])
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return secret.Bytes{}, err
+	n, err := readClosed(path, buf[:])
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
 	}
-	return trimPIN(buf[:n])
+	text := strings.TrimSuffix(string(buf[:n]), "\n")
+	if text == "" || len(text) > maxPIN {
+		return "", fmt.Errorf("%s: %w: it is empty, or longer than %d bytes", path, ErrNoPIN, maxPIN)
+	}
+	return text, nil
+}
+
+func readClosed(path string, buf []byte) (int, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.ELOOP) {
+		return 0, fmt.Errorf("%w: it is a symbolic link; name the file itself", ErrUnsafe)
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	if err := judgePINFile(f); err != nil {
+		return 0, err
+	}
+	n, err := io.ReadFull(f, buf)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return 0, err
+	}
+	return n, nil
 }
 
 func judgePINFile(f *os.File) error {

@@ -30,7 +30,7 @@ func readSource(t *testing.T, source string, allowEnv bool) (secret.Bytes, error
 	if err != nil {
 		t.Fatalf("ParsePINSource(%q): %v", source, err)
 	}
-	return s.Read(t.Context())
+	return s.Read(t.Context(), nil)
 }
 
 func TestPINFile(t *testing.T) {
@@ -194,7 +194,7 @@ func TestParsePINSource(t *testing.T) {
 		}
 	}
 	var none PINSource
-	if _, err := none.Read(t.Context()); !errors.Is(err, ErrSource) {
+	if _, err := none.Read(t.Context(), nil); !errors.Is(err, ErrSource) {
 		t.Errorf("the zero source: %v, want ErrSource", err)
 	}
 }

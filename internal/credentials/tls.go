@@ -17,7 +17,7 @@ const maxPEM = 4 << 20
 // TLSFiles says which files make one end of a TLS connection. Paths are
 // absolute. MinVersion 0 is TLS 1.3.
 type TLSFiles struct {
-	Cert, Key string // PEM chain and key of our own; both or neither
+	Cert, Key string // PEM chain and key of our own; both or neither; may be one file
 	CA        string // PEM of those who may sign the peer's certificate
 	CRL       string // PEM or DER; "" for none
 	CRLStrict bool   // a CRL past its next update refuses every peer
@@ -181,6 +181,10 @@ func (t *TLS) readFiles() (fileSet, error) {
 		into *[]byte
 	}{{t.files.Cert, &s.cert}, {t.files.Key, &s.key}, {t.files.CA, &s.ca}, {t.files.CRL, &s.crl}} {
 		if f.path == "" {
+			continue
+		}
+		if f.into == &s.key && f.path == t.files.Cert {
+			s.key = s.cert // one file that holds both is read once, so that they fit
 			continue
 		}
 		info, err := os.Stat(f.path)
