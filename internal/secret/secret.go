@@ -46,6 +46,10 @@ func From(b []byte) Bytes {
 	return s
 }
 
+// Within returns a secret that is the bytes of b themselves: for memory of a
+// kind of its own, which whoever made it gives back after [Bytes.Clear].
+func Within(b []byte) Bytes { return Bytes{&store{&b}} }
+
 // Len returns the number of bytes.
 func (s Bytes) Len() int {
 	return len(s.Reveal())
