@@ -1,11 +1,14 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptrace"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,11 +49,19 @@ func probes() []probe {
 	verify := `{"KeyIdentifier":"alias/dev/zak","MessageData":"00","Mac":"0011223344556677","VerificationAttributes":{"Algorithm":"ISO9797_ALGORITHM3"}}`
 	pin := `{"EncryptedPinBlock":"0011223344556677","IncomingKeyIdentifier":"alias/dev/zpk","OutgoingKeyIdentifier":"alias/dev/zpk",` +
 		`"IncomingTranslationAttributes":{"IsoFormat1":{}},"OutgoingTranslationAttributes":{"IsoFormat1":{}}}`
+	data := func(more string) string {
+		return `{"KeyIdentifier":"alias/dev/zpk","` + more + `Attributes":{"Symmetric":{"Mode":"ECB"}},"PlainText":"00","CipherText":"00"}`
+	}
+	reencrypt := `{"OutgoingKeyIdentifier":"alias/dev/zpk","IncomingEncryptionAttributes":{"Symmetric":{"Mode":"ECB"}},` +
+		`"OutgoingEncryptionAttributes":{"Symmetric":{"Mode":"ECB"}},"CipherText":"00"}`
 	block := "D0112D0TB00E0000" + strings.Repeat("0", 96)
 	return []probe{
 		{custody.OpTranslatePIN, "/pindata/translate", "", pin},
 		{custody.OpGenerateMAC, "/mac/generate", "", mac},
 		{custody.OpVerifyMAC, "/mac/verify", "", verify},
+		{custody.OpEncryptData, "/keys/alias%2Fdev%2Fzpk/encrypt", "", data("Encryption")},
+		{custody.OpDecryptData, "/keys/alias%2Fdev%2Fzpk/decrypt", "", data("Decryption")},
+		{custody.OpReEncryptData, "/keys/alias%2Fdev%2Fzpk/reencrypt", "", reencrypt},
 		aws(custody.OpCreateKey, `{"Exportable":false,`+aKeyType+`}`),
 		aws(custody.OpImportKey, `{"KeyMaterial":{"Tr31KeyBlock":{"WrappedKeyBlock":"`+block+`","WrappingKeyIdentifier":"alias/dev/none"}}}`),
 		aws(custody.OpExportKey, `{"ExportKeyIdentifier":"alias/dev/none","KeyMaterial":{"Tr31KeyBlock":{"WrappingKeyIdentifier":"alias/dev/none"}}}`),
@@ -94,8 +105,9 @@ func roleClients() map[string]custody.Role {
 	}
 }
 
-// refusal is what the log must say of one.
-type refusal struct{ client, op string }
+// refusal is what the log must say of one: who, by which certificate, what, and
+// from where.
+type refusal struct{ client, cert, op, addr string }
 
 // TestR56RolesAtTheDoor tries every operation of the matrix as every role at a
 // daemon's own door, and finds each refusal in the audit log.
@@ -106,16 +118,18 @@ func TestR56RolesAtTheDoor(t *testing.T) {
 	unprobed := maps.Clone(matrix)
 	refused := make(map[refusal]int)
 	for client, role := range roleClients() {
-		as := &http.Client{Transport: &http.Transport{TLSClientConfig: r.tls(client), ForceAttemptHTTP2: true}, Timeout: 30 * time.Second}
+		config := r.tls(client)
+		as := &http.Client{Transport: &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}, Timeout: 30 * time.Second}
+		cert := sha256.Sum256(config.Certificates[0].Certificate[0])
 		for _, p := range probes() {
 			delete(unprobed, p.op)
 			t.Run(fmt.Sprintf("%s%s as %s", p.target, strings.TrimPrefix(p.path, "/"), client), func(t *testing.T) {
-				denied, answer := p.try(t, as, r.dev.APIURL)
+				denied, addr, answer := p.try(t, as, r.dev.APIURL)
 				if want := !slices.Contains(matrix[p.op], role); denied != want {
 					t.Errorf("denied = %v, want %v: %s", denied, want, answer)
 				}
 				if denied {
-					refused[refusal{client, string(p.op)}]++
+					refused[refusal{client, hex.EncodeToString(cert[:]), string(p.op), addr}]++
 				}
 			})
 		}
@@ -129,10 +143,14 @@ func TestR56RolesAtTheDoor(t *testing.T) {
 }
 
 // try sends the probe and says whether the answer is that the caller's roles
-// have not got the operation. A complaint of the form is the test's own mistake.
-func (p probe) try(t *testing.T, as *http.Client, url string) (denied bool, answer string) {
+// have not got the operation, and from which address it was sent. A complaint of
+// the form is the test's own mistake.
+func (p probe) try(t *testing.T, as *http.Client, url string) (denied bool, addr, answer string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+p.path, strings.NewReader(p.body))
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		GotConn: func(got httptrace.GotConnInfo) { addr = got.Conn.LocalAddr().String() },
+	})
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+p.path, strings.NewReader(p.body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,10 +171,10 @@ func (p probe) try(t *testing.T, as *http.Client, url string) (denied bool, answ
 	if strings.Contains(answer, "UnknownOperation") || resp.StatusCode == http.StatusNotFound && len(text) > 0 && text[0] != '{' {
 		t.Fatalf("there is no such door: %s", answer)
 	}
-	return strings.Contains(answer, `"Message":"caller may not`) || strings.Contains(answer, `"code":"denied"`), answer
+	return strings.Contains(answer, `"Message":"caller may not`) || strings.Contains(answer, `"code":"denied"`), addr, answer
 }
 
-// wantRefusals finds each refusal in the log sec: who, what, and from where.
+// wantRefusals finds each refusal in the log sec, and no others.
 func wantRefusals(t *testing.T, dir string, want map[refusal]int) {
 	t.Helper()
 	reader, err := audit.OpenReader(dir)
@@ -170,20 +188,24 @@ func wantRefusals(t *testing.T, dir string, want map[refusal]int) {
 		var record struct {
 			Action string
 			Reason string
-			Actor  struct{ ID string }
+			Actor  struct{ ID, Cert string }
 			Src    struct{ Addr, Conn string }
 			Change struct{ Object string }
 		}
 		if err := json.Unmarshal(entry.Raw, &record); err != nil {
 			t.Fatal(err)
 		}
-		if record.Action == "auth.deny" && record.Reason == "role_denied" && strings.HasPrefix(record.Src.Addr, "127.0.0.1:") && record.Src.Conn != "" {
-			want[refusal{record.Actor.ID, record.Change.Object}]--
+		if record.Action != "auth.deny" {
+			continue
 		}
+		if record.Reason != "role_denied" || record.Src.Conn == "" {
+			t.Errorf("a refusal without reason or connection: %s", entry.Raw)
+		}
+		want[refusal{record.Actor.ID, record.Actor.Cert, record.Change.Object, record.Src.Addr}]--
 	}
 	for who, n := range want {
 		if n != 0 {
-			t.Errorf("%s was refused %s, and the log has %d records too few", who.client, who.op, n)
+			t.Errorf("%s at %s was refused %s, and the log has %d records too few", who.client, who.addr, who.op, n)
 		}
 	}
 }

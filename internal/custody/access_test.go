@@ -231,7 +231,8 @@ func TestCreateKeyOnce(t *testing.T) {
 func TestUnknownPolicyIsRefused(t *testing.T) {
 	r := newRoom(t, nil)
 	for _, tags := range []map[string]string{
-		{"keyd:unknown": "1"}, {"keyd:custody": "maybe"}, {"aws:x": "1"}, {"keyd:ksn-guard": "monotonic"}, {"keyd:mac-algorithm": "KEYD_UNIONPAY_ECB"},
+		{"keyd:unknown": "1"}, {"keyd:custody": "maybe"}, {"aws:x": "1"}, {"keyd:ksn-guard": "maybe"}, {"keyd:ksn-guard": "monotonic"},
+		{"keyd:mac-algorithm": "KEYD_UNIONPAY_ECB"}, {"keyd:mac-algorithm": "KEYD_SM4_CBC"},
 	} {
 		_, err := r.CreateKey(t.Context(), admin, "t", custody.CreateKey{Attributes: attributes(keys.UsageCMAC, keys.AES128, keys.ModeMAC), Tags: tags})
 		if !errors.Is(err, custody.ErrRequest) {

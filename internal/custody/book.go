@@ -168,7 +168,7 @@ func (b *book) forgetAll() {
 
 // storeError keeps custody's own reasons and makes everything else ErrUnavailable.
 func storeError(doing string, err error) error {
-	for _, known := range []error{ErrNoKey, ErrNoAlias, ErrAliasExists, ErrRepeated, ErrNoAnswer, ErrNoApproval, ErrConflict, ErrTampered, ErrNoTerminal, ErrTerminalTaken, ErrUnavailable} {
+	for _, known := range []error{ErrKSN, ErrNoKey, ErrNoAlias, ErrAliasExists, ErrRepeated, ErrNoAnswer, ErrNoApproval, ErrConflict, ErrTampered, ErrNoTerminal, ErrTerminalTaken, ErrQuota, ErrUnavailable} {
 		if errors.Is(err, known) {
 			return fmt.Errorf("%s: %w", doing, err)
 		}

@@ -29,6 +29,8 @@ type Caller struct {
 	Subject string   // of the certificate: two certificates of one subject are one person's
 	Request [32]byte // SHA-256 of the request, which an approval is bound to; zero where nothing can be approved
 
+	Invocation string // id that all deliveries of one call have in common; "" for none
+
 	// Quorum are the custodians of a ceremony, who stand in for the second person.
 	// Only a ceremony sets it.
 	Quorum []audit.Approval

@@ -102,6 +102,9 @@ func (c *Custody) CreateKey(ctx context.Context, caller Caller, corr string, q C
 	if err != nil {
 		return KeyRecord{}, err
 	}
+	if err := c.room(ctx); err != nil {
+		return KeyRecord{}, err
+	}
 	approvals, err := c.approved(ctx, caller, corr, OpCreateKey, described(q.Attributes), q.Attributes.Usage)
 	if err != nil {
 		return KeyRecord{}, err
@@ -242,6 +245,9 @@ func (c *Custody) template(a keys.Attributes, by keys.CheckMethod, tags map[stri
 		return keys.Block{}, nil, fmt.Errorf("%w: no check value by %s for %s", ErrRequest, by, a.Algorithm)
 	}
 	policy, rest, err := splitTags(tags, c.legacy)
+	if err == nil {
+		err = suits(policy, a)
+	}
 	if err != nil {
 		return keys.Block{}, nil, err
 	}
@@ -275,14 +281,14 @@ func (c *Custody) addKey(ctx context.Context, caller Caller, k KeyRecord, op Ope
 	if err != nil {
 		return err
 	}
-	if err := c.book.store.AddKey(ctx, k, stored); err != nil {
+	if err := c.withinQuota(ctx, k.Aliases, func() error { return c.book.store.AddKey(ctx, k, stored) }); err != nil {
 		return storeError("storing the key", err)
 	}
 	return nil
 }
 
 func (c *Custody) addAlias(ctx context.Context, alias Alias, stored *Once) error {
-	if err := c.book.store.AddAlias(ctx, alias, stored); err != nil {
+	if err := c.aliasWithinQuota(ctx, alias.Name, func() error { return c.book.store.AddAlias(ctx, alias, stored) }); err != nil {
 		return storeError("storing the alias", err)
 	}
 	c.book.forgetAll()
@@ -378,7 +384,7 @@ func (c *Custody) refuse(ctx context.Context, caller Caller, corr string, op Ope
 	if !errors.Is(err, ErrDenied) {
 		return err
 	}
-	if recorded := c.record(ctx, c.denial(caller, corr, op)); recorded != nil {
+	if recorded := c.denials.record(ctx, c.denial(caller, corr, op)); recorded != nil {
 		return recorded
 	}
 	return err

@@ -46,11 +46,16 @@ var (
 	ErrNoWrappingKey = errors.New("custody: no such wrapping key")
 	// ErrMAC: the MAC does not match.
 	ErrMAC = errors.New("custody: the MAC does not match")
+	// ErrKSN: the key serial number was used before, and the BDK's policy
+	// guards them.
+	ErrKSN = errors.New("custody: key serial number already used")
 	// ErrCustody: the key's policy demands that no clear secret leaves the
 	// token, and this module cannot do the operation so.
 	ErrCustody = errors.New("custody: not possible without a clear secret in the process")
 	// ErrTooMany: too many PIN blocks were refused under this key.
 	ErrTooMany = errors.New("custody: too many refused PIN blocks")
+	// ErrQuota: the configured number of keys or aliases is reached; see [Quotas].
+	ErrQuota = errors.New("custody: a quota is used up")
 	// ErrTampered: the stored key is not what the token made of it.
 	ErrTampered = errors.New("custody: the stored key was changed")
 	// ErrNotDestroyed: a key that was destroyed is still there.

@@ -30,6 +30,10 @@ func (a *Act) GenerateMAC(ctx context.Context, q GenerateMAC) (GeneratedMAC, err
 			length = defaultLength(q.Algorithm, len(full))
 		}
 		r.MAC.Len = length
+		if q.Algorithm == MACUnionPay && length != len(full) {
+			r.MAC.Verdict = audit.VerdictLength
+			return errShortened
+		}
 		cut, err := mac.Truncate(full, length)
 		if err != nil {
 			r.MAC.Verdict = audit.VerdictLength
@@ -70,6 +74,9 @@ func (a *Act) VerifyMAC(ctx context.Context, q VerifyMAC) (VerifiedMAC, error) {
 				r.MAC.Verdict = audit.VerdictBad
 				return err
 			}
+		}
+		if err := a.spend(ctx, used.record, q.DUKPT, KSNMAC); err != nil {
+			return err
 		}
 		r.MAC.Verdict = audit.VerdictOK
 		good = VerifiedMAC{Key: used.info, Custody: used.custody}
@@ -138,6 +145,11 @@ func (a *Act) compute(ctx context.Context, op Operation, r *audit.Record, job ma
 	if err != nil {
 		return nil, usedKey{}, err
 	}
+	if op == OpVerifyMAC {
+		if err := a.unspent(ctx, k, job.dukpt, KSNMAC); err != nil {
+			return nil, usedKey{}, err
+		}
+	}
 	return a.computeWith(ctx, op, r, k, m, job)
 }
 
@@ -171,16 +183,14 @@ func (c *Custody) macKey(ctx context.Context, op Operation, k KeyRecord, job mac
 	if job.dukpt != nil {
 		return c.derivedMAC(ctx, k, job)
 	}
+	check := standardMAC
+	if job.algorithm == MACUnionPay {
+		check = unionPayMAC
+	}
+	if err := check(k, job.algorithm); err != nil {
+		return nil, err
+	}
 	a := k.Block.Attributes
-	want := map[MACAlgorithm]keys.Usage{
-		MACAlg1: keys.UsageMACAlg1, MACAlg3: keys.UsageMACAlg3, MACCMAC: keys.UsageCMAC, MACHMAC: keys.UsageHMAC,
-	}[job.algorithm]
-	if want == "" || a.Usage != want {
-		return nil, fmt.Errorf("%w: usage %s is not for this algorithm", ErrKeyUse, a.Usage)
-	}
-	if k.Block.Policy[TagMACAlgorithm] != "" {
-		return nil, fmt.Errorf("%w: its policy names another MAC algorithm", ErrKeyUse)
-	}
 	may := keys.ModeMake
 	if op == OpVerifyMAC {
 		may = keys.ModeVerify
@@ -191,13 +201,51 @@ func (c *Custody) macKey(ctx context.Context, op Operation, k KeyRecord, job mac
 	return c.static(ctx, k)
 }
 
+// standardMAC checks that the key is for an algorithm that a usage stands for.
+func standardMAC(k KeyRecord, algorithm MACAlgorithm) error {
+	a := k.Block.Attributes
+	want := map[MACAlgorithm]keys.Usage{
+		MACAlg1: keys.UsageMACAlg1, MACAlg3: keys.UsageMACAlg3, MACCMAC: keys.UsageCMAC, MACHMAC: keys.UsageHMAC,
+	}[algorithm]
+	switch {
+	case want == "" || a.Usage != want:
+		return fmt.Errorf("%w: usage %s is not for this algorithm", ErrKeyUse, a.Usage)
+	case k.Block.Policy[TagMACAlgorithm] != "":
+		return fmt.Errorf("%w: its policy names another MAC algorithm", ErrKeyUse)
+	}
+	return nil
+}
+
+// unionPayMAC checks that the key is for UnionPay's MAC, which no usage stands
+// for: its policy must say so. Section 10.4 of the API.
+func unionPayMAC(k KeyRecord, _ MACAlgorithm) error {
+	if err := unionPayKey(k.Block.Attributes); err != nil {
+		return err
+	}
+	if k.Block.Policy[TagMACAlgorithm] != algorithmUnionPay {
+		return fmt.Errorf("%w: its policy %s does not name this algorithm", ErrKeyUse, TagMACAlgorithm)
+	}
+	return nil
+}
+
+// unionPayKey checks usage and length of such a key.
+func unionPayKey(a keys.Attributes) error {
+	switch {
+	case a.Usage != keys.UsageMACISO16609 && a.Usage != keys.UsageMACAlg1:
+		return fmt.Errorf("%w: usage %s is not for this algorithm", ErrKeyUse, a.Usage)
+	case a.Algorithm != keys.TDES2:
+		return fmt.Errorf("%w: the algorithm has double-length keys", ErrKeyUse)
+	}
+	return nil
+}
+
 func (c *Custody) derivedMAC(ctx context.Context, k KeyRecord, job macJob) (*working, error) {
 	use, err := macUse(job.dukpt.Variant)
 	if err != nil {
 		return nil, err
 	}
-	if job.algorithm == MACHMAC {
-		return nil, fmt.Errorf("%w: no HMAC with a DUKPT key", ErrRequest)
+	if job.algorithm == MACHMAC || job.algorithm == MACUnionPay {
+		return nil, fmt.Errorf("%w: the algorithm has no DUKPT keys", ErrRequest)
 	}
 	a := k.Block.Attributes.Algorithm
 	if a.IsAES() && job.algorithm != MACCMAC {
@@ -250,6 +298,12 @@ func (w *working) macOf(algorithm MACAlgorithm, message []byte, padding mac.Padd
 		if k, ok := w.token.(keys.HMACKey); ok {
 			return k.HMAC(message)
 		}
+	case MACUnionPay:
+		text, err := mac.UnionPay(w.full, message)
+		if err != nil {
+			return nil, err
+		}
+		return text[:], nil
 	}
 	return nil, fmt.Errorf("%w: unknown algorithm", mac.ErrCipher)
 }
@@ -296,11 +350,18 @@ func expectedLength(q VerifyMAC, k KeyRecord, whole int) (int, error) {
 	if q.Length != 0 && len(q.MAC) != q.Length {
 		return 0, fmt.Errorf("%w: the MAC has not the length named", ErrRequest)
 	}
+	if q.Algorithm == MACUnionPay && len(q.MAC) != whole {
+		return 0, errShortened
+	}
 	if len(q.MAC) < least || len(q.MAC) > whole {
 		return 0, fmt.Errorf("%w: a MAC under this key has %d to %d bytes", ErrRequest, least, whole)
 	}
 	return len(q.MAC), nil
 }
+
+// errShortened refuses another length of UnionPay's MAC: it is eight characters,
+// and linear before the encryption, so that half of it would be too little.
+var errShortened = fmt.Errorf("%w: a MAC of this algorithm has 8 bytes", ErrRequest)
 
 func macRole(job macJob) audit.KeyRole {
 	if job.dukpt != nil {
@@ -335,6 +396,8 @@ func macName(algorithm MACAlgorithm, k KeyRecord, d *DUKPT) audit.MACAlg {
 			return audit.MACHMAC384
 		}
 		return audit.MACHMAC512
+	case MACUnionPay:
+		return audit.MACCUPECB
 	}
 	return 0
 }

@@ -45,7 +45,7 @@ func (a *Act) translate(ctx context.Context, r *audit.Record, q TranslatePIN) (T
 	}
 	out, outMeter, err := a.pinKey(ctx, r, q.Out, audit.KeyRoleOut)
 	if err != nil {
-		return TranslatedPIN{}, err
+		return TranslatedPIN{}, outgoing{err}
 	}
 	if r.PAN, err = a.PAN(pinPAN(q)); err != nil {
 		return TranslatedPIN{}, err
@@ -55,6 +55,9 @@ func (a *Act) translate(ctx context.Context, r *audit.Record, q TranslatePIN) (T
 		return TranslatedPIN{}, err
 	}
 	r.PIN.FormatIn = pinFormatName(from.Format)
+	if err := a.unspent(ctx, in, q.In.DUKPT, KSNPIN); err != nil {
+		return TranslatedPIN{}, err
+	}
 	if err := a.c.count(ctx, in, inMeter); err != nil {
 		return TranslatedPIN{}, err
 	}
@@ -62,6 +65,7 @@ func (a *Act) translate(ctx context.Context, r *audit.Record, q TranslatePIN) (T
 		return TranslatedPIN{}, err
 	}
 	var block []byte
+	info := KeyInfo{ID: out.Block.ID, Check: out.Block.Check}
 	if tokenOnly(in) || tokenOnly(out) {
 		block, err = a.c.translateUnseen(ctx, q, in, out, &from, &to)
 		if !errors.Is(err, ErrCustody) { // else nothing was done
@@ -69,26 +73,26 @@ func (a *Act) translate(ctx context.Context, r *audit.Record, q TranslatePIN) (T
 		}
 	} else {
 		r.Custody = audit.CustodyProcess
-		block, err = a.translateSeen(ctx, r, q, in, out, &from, &to)
+		block, err = a.translateSeen(ctx, r, q, in, out, &from, &to, &info)
 	}
 	if err != nil {
 		return TranslatedPIN{}, err
 	}
-	return TranslatedPIN{
-		Block:   block,
-		Key:     KeyInfo{ID: out.Block.ID, Check: out.Block.Check},
-		Custody: r.Custody,
-	}, nil
+	if err := a.spend(ctx, in, q.In.DUKPT, KSNPIN); err != nil {
+		return TranslatedPIN{}, err
+	}
+	return TranslatedPIN{Block: block, Key: info, Custody: r.Custody}, nil
 }
 
 // translateSeen checks the block in this process, and counts what is refused.
-func (a *Act) translateSeen(ctx context.Context, r *audit.Record, q TranslatePIN, in, out KeyRecord, from, to *pin.Side) ([]byte, error) {
+// It sets the check value of an outgoing key that came with the request.
+func (a *Act) translateSeen(ctx context.Context, r *audit.Record, q TranslatePIN, in, out KeyRecord, from, to *pin.Side, info *KeyInfo) ([]byte, error) {
 	if err := a.c.refused.allow(a.caller.Name, in.Block.ID); err != nil {
 		return nil, err
 	}
-	block, err := a.c.translateBlock(ctx, q, in, out, from, to)
+	block, err := a.c.translateBlock(ctx, q, in, out, from, to, info)
 	if errors.Is(err, ErrPINBlock) {
-		block, err = a.translateOlder(ctx, r, q, in, out, to)
+		block, err = a.translateOlder(ctx, r, q, in, out, to, info)
 	}
 	if errors.Is(err, ErrPINBlock) && a.c.refused.count(a.caller.Name, in.Block.ID) {
 		a.alarm(r, in)
@@ -100,8 +104,8 @@ func (a *Act) translateSeen(ctx context.Context, r *audit.Record, q TranslatePIN
 // record names the one that was it. Only formats whose blocks show whether they
 // were deciphered by the right key are tried: a block of format 1 is random but
 // for three of its digits, one in hundreds of which would be taken for good.
-func (a *Act) translateOlder(ctx context.Context, r *audit.Record, q TranslatePIN, newest, out KeyRecord, to *pin.Side) ([]byte, error) {
-	if q.In.Key.Alias == "" || q.In.DUKPT != nil || q.In.Format == ISO1 {
+func (a *Act) translateOlder(ctx context.Context, r *audit.Record, q TranslatePIN, newest, out KeyRecord, to *pin.Side, info *KeyInfo) ([]byte, error) {
+	if q.In.Key.Alias == "" || q.In.DUKPT != nil || q.In.Wrapped != nil || q.In.Format == ISO1 {
 		return nil, ErrPINBlock
 	}
 	for k, m := range a.c.older(ctx, newest) {
@@ -112,7 +116,7 @@ func (a *Act) translateOlder(ctx context.Context, r *audit.Record, q TranslatePI
 		if err := a.c.count(ctx, k, m); err != nil {
 			return nil, err
 		}
-		block, err := a.c.translateBlock(ctx, q, k, out, &from, to)
+		block, err := a.c.translateBlock(ctx, q, k, out, &from, to, info)
 		if errors.Is(err, ErrPINBlock) {
 			continue
 		}
@@ -143,6 +147,10 @@ func (a *Act) pinKey(ctx context.Context, r *audit.Record, side PINSide, role au
 		m, err := a.c.ready(ctx, k, way)
 		return k, m, err
 	}
+	if side.Wrapped != nil {
+		m, err := a.wrappedPINKey(ctx, r, side, k, way)
+		return k, m, err
+	}
 	r.Keys = append(r.Keys, keyEntry(role, k))
 	m, err := a.c.ready(ctx, k, way)
 	if err != nil {
@@ -162,23 +170,29 @@ func (a *Act) pinKey(ctx context.Context, r *audit.Record, side PINSide, role au
 	return k, m, nil
 }
 
-// pinWorking gives the cipher of one side.
-func (c *Custody) pinWorking(ctx context.Context, side PINSide, k KeyRecord) (*working, error) {
-	if side.DUKPT != nil {
+// pinWorking gives the cipher of one side. It sets the check value of a key
+// that came with the request.
+func (c *Custody) pinWorking(ctx context.Context, side PINSide, k KeyRecord, check *keys.KCV) (w *working, err error) {
+	switch {
+	case side.Wrapped != nil:
+		w, *check, err = c.wrappedPIN(ctx, side, k)
+		return w, err
+	case side.DUKPT != nil:
 		return c.derived(ctx, k, side.DUKPT, dukpt.PIN)
 	}
 	return c.static(ctx, k)
 }
 
-func (c *Custody) translateBlock(ctx context.Context, q TranslatePIN, in, out KeyRecord, from, to *pin.Side) ([]byte, error) {
-	source, err := c.pinWorking(ctx, q.In, in)
+func (c *Custody) translateBlock(ctx context.Context, q TranslatePIN, in, out KeyRecord, from, to *pin.Side, info *KeyInfo) ([]byte, error) {
+	var unused keys.KCV // the answer is about the outgoing key
+	source, err := c.pinWorking(ctx, q.In, in, &unused)
 	if err != nil {
 		return nil, err
 	}
 	defer source.release()
-	target, err := c.pinWorking(ctx, q.Out, out)
+	target, err := c.pinWorking(ctx, q.Out, out, &info.Check)
 	if err != nil {
-		return nil, err
+		return nil, outgoing{err}
 	}
 	defer target.release()
 	block, err := pin.Translate(source.full, from, q.Block, target.full, to, rand.Reader)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"keyd.dev/keyd/keys"
 )
 
 // The policy tags of a key (section 9 of the API). They are part of its block,
@@ -19,14 +21,21 @@ const (
 	TagPINFormat    = "keyd:pin-format"
 )
 
+// Values of policy tags that the code looks for.
+const (
+	guardMonotonic    = "monotonic"         // of TagKSNGuard
+	algorithmUnionPay = "KEYD_UNIONPAY_ECB" // of TagMACAlgorithm
+)
+
 // policyValues lists what each policy tag may say, as far as it is honoured.
 var policyValues = map[string][]string{
-	TagMACPadding:  {"none", "1", "2"},
-	TagMACMinBytes: {"2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"},
-	TagISO4PAN:     {"full", "rightmost12"},
-	TagKSNGuard:    {"off"},
-	TagCustody:     {"any", "token"},
-	TagPINFormat:   {"eci2", "eci3", "visa2", "visa3"},
+	TagMACPadding:   {"none", "1", "2"},
+	TagMACMinBytes:  {"2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"},
+	TagISO4PAN:      {"full", "rightmost12"},
+	TagKSNGuard:     {"off", guardMonotonic},
+	TagMACAlgorithm: {algorithmUnionPay},
+	TagCustody:      {"any", "token"},
+	TagPINFormat:    {"eci2", "eci3", "visa2", "visa3"},
 }
 
 // splitTags divides tags into the policy and the rest. It returns [ErrRequest]
@@ -50,6 +59,18 @@ func splitTags(tags map[string]string, legacy []string) (policy, rest map[string
 		}
 	}
 	return policy, rest, checkPeriod(policy)
+}
+
+// suits refuses a policy that a key of these attributes could not honour. It
+// returns [ErrRequest].
+func suits(policy map[string]string, a keys.Attributes) error {
+	switch {
+	case policy[TagKSNGuard] == guardMonotonic && a.Usage != keys.UsageBDK:
+		return fmt.Errorf("%w: %s is for base derivation keys", ErrRequest, TagKSNGuard)
+	case policy[TagMACAlgorithm] == algorithmUnionPay && unionPayKey(a) != nil:
+		return fmt.Errorf("%w: %s %s is for double-length keys of usage M0 or M1", ErrRequest, TagMACAlgorithm, algorithmUnionPay)
+	}
+	return nil
 }
 
 // policyValue reports whether the policy tag may have the value.

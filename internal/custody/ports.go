@@ -37,6 +37,8 @@ type Store interface {
 	ApprovalStore
 	RoleStore
 	LifeStore
+	CountStore
+	KSNStore
 	// AddKey stores a new key and, in the same commit, the answer of once (which may be nil).
 	// It returns ErrRepeated when the principal used the invocation id before.
 	AddKey(ctx context.Context, k KeyRecord, once *Once) error

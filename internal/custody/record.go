@@ -34,6 +34,8 @@ func reason(err error) audit.Reason {
 		{errCheckValue, audit.ReasonKCVMismatch},
 		{ErrKeyBlock, audit.ReasonFormatError},
 		{ErrTooMany, audit.ReasonRateLimited},
+		{ErrQuota, audit.ReasonRateLimited},
+		{ErrKSN, audit.ReasonKSNReplay},
 		{ErrNoKey, audit.ReasonKeyUnknown},
 		{ErrNoAlias, audit.ReasonKeyUnknown},
 		{errExpired, audit.ReasonKeyExpired},
@@ -149,8 +151,10 @@ func (c *Custody) Record(ctx context.Context, caller Caller, corr string, r audi
 	return c.record(ctx, r)
 }
 
-func (c *Custody) record(ctx context.Context, r audit.Record) error {
-	ticket, err := c.log.Reserve(ctx, r.Action.Log(), 1)
+func (c *Custody) record(ctx context.Context, r audit.Record) error { return recordIn(ctx, c.log, r) }
+
+func recordIn(ctx context.Context, log Log, r audit.Record) error {
+	ticket, err := log.Reserve(ctx, r.Action.Log(), 1)
 	if err != nil {
 		return fmt.Errorf("%w: no room in the audit log: %w", ErrUnavailable, err)
 	}

@@ -11,6 +11,9 @@ const (
 	OpTranslatePIN   Operation = "TranslatePinData"
 	OpGenerateMAC    Operation = "GenerateMac"
 	OpVerifyMAC      Operation = "VerifyMac"
+	OpEncryptData    Operation = "EncryptData"
+	OpDecryptData    Operation = "DecryptData"
+	OpReEncryptData  Operation = "ReEncryptData"
 	OpCreateKey      Operation = "CreateKey"
 	OpImportKey      Operation = "ImportKey"
 	OpExportKey      Operation = "ExportKey"
@@ -83,6 +86,7 @@ func Permissions() map[Operation][]Role {
 	sees := []Role{RoleAdmin, RoleOperator, RoleAuditor}
 	return map[Operation][]Role{
 		OpTranslatePIN: uses, OpGenerateMAC: uses, OpVerifyMAC: uses,
+		OpEncryptData: {RoleApplication}, OpDecryptData: {RoleApplication}, OpReEncryptData: {RoleApplication},
 
 		OpCreateKey: changes, OpImportKey: changes, OpExportKey: changes, OpImportParams: changes,
 		OpStartKeyUsage: changes, OpStopKeyUsage: changes, OpDeleteKey: changes, OpRestoreKey: changes,

@@ -58,7 +58,10 @@ func TestR56RolesInTheDocs(t *testing.T) {
 
 // TestR56Separation is what the roles are for, said once more.
 func TestR56Separation(t *testing.T) {
-	uses := []custody.Operation{custody.OpTranslatePIN, custody.OpGenerateMAC, custody.OpVerifyMAC}
+	uses := []custody.Operation{
+		custody.OpTranslatePIN, custody.OpGenerateMAC, custody.OpVerifyMAC,
+		custody.OpEncryptData, custody.OpDecryptData, custody.OpReEncryptData,
+	}
 	reads := func(op custody.Operation) bool {
 		return strings.HasPrefix(string(op), "Get") && op != custody.OpImportParams || strings.HasPrefix(string(op), "List")
 	}

@@ -73,6 +73,9 @@ func (c *Custody) retag(ctx context.Context, caller Caller, corr string, op Oper
 		return fmt.Errorf("%w: a key has at most %d tags", ErrRequest, MostTags)
 	}
 	policy, rest, err := splitTags(all, c.legacy)
+	if err == nil {
+		err = suits(policy, old.Block.Attributes)
+	}
 	if err != nil {
 		return err
 	}

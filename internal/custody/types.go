@@ -57,7 +57,7 @@ const (
 type DUKPT struct {
 	KSN     []byte         // 10 bytes TDES, 12 bytes AES
 	Derive  keys.Algorithm // of the working key; 0 is the BDK's own
-	Variant Variant        // of a MAC key; PIN keys have none
+	Variant Variant        // of a MAC or data key; PIN keys have none
 }
 
 // PINFormat is a PIN block format of ISO 9564-1.
@@ -74,10 +74,12 @@ const (
 
 // PINSide is one side of a translation.
 type PINSide struct {
-	Key    Ref
-	DUKPT  *DUKPT // nil: Key is the PIN key itself
-	Format PINFormat
-	PAN    PAN // empty for ISO1
+	Key   Ref
+	DUKPT *DUKPT // nil: Key is the PIN key itself
+	// Wrapped is the PIN key, under Key; nil for a stored one. Not with DUKPT.
+	Wrapped *WrappedKey
+	Format  PINFormat
+	PAN     PAN // empty for ISO1
 }
 
 // TranslatePIN asks for a PIN block under one key to be made one under another.
@@ -98,10 +100,11 @@ type MACAlgorithm uint8
 
 // The algorithms.
 const (
-	MACAlg1 MACAlgorithm = iota + 1 // ISO 9797-1 algorithm 1
-	MACAlg3                         // ISO 9797-1 algorithm 3
-	MACCMAC                         // NIST SP 800-38B
-	MACHMAC                         // RFC 2104 with the key's own hash
+	MACAlg1     MACAlgorithm = iota + 1 // ISO 9797-1 algorithm 1
+	MACAlg3                             // ISO 9797-1 algorithm 3
+	MACCMAC                             // NIST SP 800-38B
+	MACHMAC                             // RFC 2104 with the key's own hash
+	MACUnionPay                         // of UnionPay's terminals: eight characters
 )
 
 // Padding is a padding method of ISO 9797-1 for algorithms 1 and 3.

@@ -58,6 +58,9 @@ func (c *Custody) translator(q TranslatePIN, in, out KeyRecord) (Translator, err
 		PINSide
 		key KeyRecord
 	}{{q.In, in}, {q.Out, out}} {
+		if side.Wrapped != nil {
+			return nil, fmt.Errorf("%w: a key out of a key block is in the process", ErrCustody)
+		}
 		a := side.key.Block.Attributes.Algorithm
 		if side.DUKPT != nil && a.IsTDES() {
 			return nil, fmt.Errorf("%w: TDES DUKPT is walked in the process", ErrCustody)

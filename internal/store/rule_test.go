@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/isoswitch"
 )
 
@@ -222,6 +223,10 @@ func TestQueriesUseIndexes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := db.AddTerminal(t.Context(), aTerminal(1)); err != nil {
+		t.Fatal(err)
+	}
+	use := custody.KSNUse{BDK: keyID(1), Device: "FFFF9876543210E00000", Counter: 7, Kind: custody.KSNMAC, Request: hash(9), At: day()}
+	if err := errors.Join(db.SpendKSN(t.Context(), use), db.SpendKSN(t.Context(), use), db.CheckKSN(t.Context(), use)); err != nil {
 		t.Fatal(err)
 	}
 	explained := 0

@@ -137,6 +137,25 @@ CREATE TABLE ksn (
 	at      INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE ksn_mark (
+	bdk     TEXT NOT NULL REFERENCES key (id),
+	device  TEXT NOT NULL CHECK (length(device) IN (16, 20)),
+	counter INTEGER NOT NULL CHECK (counter BETWEEN 1 AND 4294967295),
+	kinds   INTEGER NOT NULL CHECK (kinds BETWEEN 1 AND 7),
+	at      INTEGER NOT NULL,
+	PRIMARY KEY (bdk, device)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE ksn_request (
+	bdk     TEXT NOT NULL,
+	device  TEXT NOT NULL,
+	counter INTEGER NOT NULL,
+	kind    INTEGER NOT NULL CHECK (kind IN (1, 2, 4)),
+	request BLOB NOT NULL CHECK (length(request) = 32),
+	at      INTEGER NOT NULL,
+	PRIMARY KEY (bdk, device, counter, kind)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE lmk (
 	generation INTEGER PRIMARY KEY CHECK (generation BETWEEN 1 AND 0xFFFFFFFF),
 	since      INTEGER NOT NULL CHECK (since > 0),
@@ -305,6 +324,14 @@ CREATE TRIGGER key_use_rises BEFORE UPDATE ON key_use
 
 CREATE TRIGGER key_use_stays BEFORE DELETE ON key_use
 	BEGIN SELECT RAISE(ABORT, 'a usage counter is never forgotten'); END;
+
+CREATE TRIGGER ksn_mark_rises BEFORE UPDATE ON ksn_mark
+	WHEN new.bdk <> old.bdk OR new.device <> old.device OR new.counter < old.counter
+		OR new.counter = old.counter AND new.kinds & old.kinds <> old.kinds
+	BEGIN SELECT RAISE(ABORT, 'the counter of a key serial number only rises'); END;
+
+CREATE TRIGGER ksn_mark_stays BEFORE DELETE ON ksn_mark
+	BEGIN SELECT RAISE(ABORT, 'the counter of a key serial number is not forgotten'); END;
 
 CREATE TRIGGER ksn_rises BEFORE UPDATE ON ksn
 	WHEN new.device <> old.device OR new.counter <= old.counter
