@@ -166,7 +166,7 @@ func TestPaging(t *testing.T) {
 		})
 	}
 	t.Run("by state", func(t *testing.T) {
-		for state, want := range map[string]int{"CREATE_COMPLETE": 10, "CREATE_IN_PROGRESS": 0, "DELETE_PENDING": 0, "DELETE_COMPLETE": 0} {
+		for state, want := range map[string]int{"CREATE_COMPLETE": len(exampleKeys()), "CREATE_IN_PROGRESS": 0, "DELETE_PENDING": 0, "DELETE_COMPLETE": 0} {
 			got := b.success(t, b.call(t, admin, "ListKeys", fmt.Sprintf(`{"KeyState":%q}`, state)), "ListKeys")["Keys"].([]any)
 			if len(got) != want {
 				t.Errorf("%s: %d keys, want %d", state, len(got), want)

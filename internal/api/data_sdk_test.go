@@ -169,9 +169,9 @@ func testDataSDK(t *testing.T, b *bench, c *data.PaymentCryptographyData) {
 		}
 	})
 	t.Run("UnknownOperationException", func(t *testing.T) {
-		_, err := c.EncryptData(&data.EncryptDataInput{
-			KeyIdentifier: aws.String("alias/pay/data-key"), PlainText: aws.String("00112233445566778899AABBCCDDEEFF"),
-			EncryptionAttributes: &data.EncryptionDecryptionAttributes{Symmetric: &data.SymmetricEncryptionAttributes{Mode: aws.String("ECB")}},
+		_, err := c.GenerateCardValidationData(&data.GenerateCardValidationDataInput{
+			KeyIdentifier: aws.String("alias/pay/cvk"), PrimaryAccountNumber: aws.String("4111111111111111"),
+			GenerationAttributes: &data.CardGenerationAttributes{CardVerificationValue2: &data.CardVerificationValue2{CardExpiryDate: aws.String("1227")}},
 		})
 		var failure awserr.RequestFailure
 		if !errors.As(err, &failure) || failure.Code() != "UnknownOperationException" || failure.StatusCode() != 404 || failure.RequestID() == "" {

@@ -23,7 +23,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"keyd.dev/keyd/internal/custody"
-	"keyd.dev/keyd/internal/secret"
 	"keyd.dev/keyd/internal/softkey"
 	"keyd.dev/keyd/keys"
 	"keyd.dev/keyd/keys/tr31"
@@ -38,25 +37,7 @@ const (
 // newExchange is a bench with the wrapping keys of the examples.
 func newExchange(tb testing.TB, changes ...func(*custody.Config)) *bench {
 	tb.Helper()
-	b := newBench(tb, changes...)
-	b.wrappingKey(tb, "alias/zmk-tdes", keys.UsageKEK, keys.TDES2, keys.ModeBoth, zmkTDES)
-	b.wrappingKey(tb, "alias/zmk-aes", keys.UsageKBPK, keys.AES256, keys.ModeBoth, zmkAES)
-	return b
-}
-
-func (b *bench) wrappingKey(tb testing.TB, alias string, u keys.Usage, a keys.Algorithm, m keys.Mode, value string) {
-	tb.Helper()
-	raw, err := hex.DecodeString(value)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	made, err := b.custody.ImportClear(tb.Context(), custody.SystemCaller("custodian", custody.RoleCustodian), "test", custody.ImportClear{
-		Attributes: keys.Attributes{Usage: u, Algorithm: a, Mode: m, Exportability: keys.NonExportable}, Value: secret.From(raw), Alias: alias,
-	})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	b.ids[alias] = string(made.Block.ID)
+	return newBench(tb, changes...)
 }
 
 // controlExample is one of testdata/examples.json.
@@ -141,6 +122,7 @@ func TestImportExamples(t *testing.T) {
 			e := exampleOf(t, id)
 			got := b.call(t, admin, e.Operation, string(e.Request), "amz-sdk-invocation-id", "once-"+id)
 			sameKey(t, got, e.Response)
+			executed(id)
 			again := b.call(t, admin, e.Operation, string(e.Request), "amz-sdk-invocation-id", "once-"+id)
 			if string(again.body) != string(got.body) {
 				t.Errorf("the repeat: %s", again.body)
@@ -157,6 +139,7 @@ func TestImportExamples(t *testing.T) {
 			text := strings.ReplaceAll(string(trusted.Request), "arn:aws:payment-cryptography:xx-keyd-1:000000000000:key/8y43lilo5wb0jgrzq9rsqvpxskdvvhc2", root)
 			leaf := b.call(t, admin, trusted.Operation, text)
 			sameKey(t, leaf, trusted.Response)
+			executed("import-trusted")
 			arn := leaf.json(t)["Key"].(map[string]any)["KeyArn"].(string)
 			chain := b.call(t, admin, "GetPublicKeyCertificate", fmt.Sprintf(`{"KeyIdentifier":%q}`, arn)).json(t)
 			if got := certificatesOf(t, chain["KeyCertificate"]); len(got) != 1 || got[0].Subject.CommonName != "Partner example signer" {
@@ -229,6 +212,7 @@ func TestExportExamples(t *testing.T) {
 					t.Errorf("the block holds another key")
 				}
 			}
+			executed(c.id)
 			want.WrappedKey["WrappingKeyArn"], want.WrappedKey["KeyMaterial"] = b.arn("alias/zmk-aes"), haveBlock
 			if diff := cmp.Diff(want, have); diff != "" {
 				t.Errorf("-want +got\n%s", diff)
@@ -252,6 +236,7 @@ func TestImportParameters(t *testing.T) {
 	if diff := cmp.Diff(names(want), names(have)); diff != "" {
 		t.Errorf("members -want +got\n%s", diff)
 	}
+	executed("params-import")
 	leaf, chain := certificatesOf(t, have["WrappingKeyCertificate"]), certificatesOf(t, have["WrappingKeyCertificateChain"])
 	if err := leaf[0].CheckSignatureFrom(chain[0]); err != nil || !chain[0].IsCA {
 		t.Errorf("the chain: %v", err)
@@ -293,6 +278,7 @@ func TestImportParameters(t *testing.T) {
 			t.Fatal(err)
 		}
 		sameKey(t, b.call(t, b.client(t, "admin"), "ImportKey", string(body)), e.Response)
+		executed("import-cryptogram")
 
 		material["KeyAttributes"].(map[string]any)["KeyAlgorithm"] = "AES_128"
 		if body, err = json.Marshal(in); err != nil {
@@ -322,6 +308,7 @@ func TestExportParameters(t *testing.T) {
 	if diff := cmp.Diff(names(want), names(have)); diff != "" {
 		t.Errorf("members -want +got\n%s", diff)
 	}
+	executed("params-export")
 	leaf, chain := certificatesOf(t, have["SigningKeyCertificate"]), certificatesOf(t, have["SigningKeyCertificateChain"])
 	if err := leaf[0].CheckSignatureFrom(chain[0]); err != nil || leaf[0].KeyUsage != x509.KeyUsageDigitalSignature {
 		t.Errorf("the chain: %v, key usage %v", err, leaf[0].KeyUsage)

@@ -30,6 +30,7 @@ const (
 	notFound       errorName = "ResourceNotFoundException"
 	conflict       errorName = "ConflictException"
 	throttling     errorName = "ThrottlingException"
+	quotaExceeded  errorName = "ServiceQuotaExceededException"
 	internalServer errorName = "InternalServerException"
 	unavailable    errorName = "ServiceUnavailableException"
 	unknownOp      errorName = "UnknownOperationException"
@@ -126,8 +127,12 @@ func (c *call) custodyFault(err error) *fault {
 		return refusal(validation, "the PIN block was not accepted")
 	case errors.Is(err, custody.ErrKeyBlock):
 		return refusal(validation, "the key block was not accepted")
+	case errors.Is(err, custody.ErrKSN):
+		return refusal(validation, "key serial number already used")
 	case errors.Is(err, custody.ErrTooMany):
 		return refusal(throttling, "request rate exceeded")
+	case errors.Is(err, custody.ErrQuota):
+		return refusal(quotaExceeded, custodySays(err, "the configured number is in use"))
 	case errors.Is(err, custody.ErrDenied):
 		return c.denied()
 	case errors.Is(err, custody.ErrSamePerson):
@@ -210,7 +215,7 @@ func custodySays(err error, otherwise string) string {
 	for err != nil {
 		below := errors.Unwrap(err)
 		switch below {
-		case custody.ErrKeyUse, custody.ErrKeyState, custody.ErrRequest, custody.ErrCustody, custody.ErrConflict, custody.ErrSamePerson:
+		case custody.ErrKeyUse, custody.ErrKeyState, custody.ErrRequest, custody.ErrCustody, custody.ErrConflict, custody.ErrSamePerson, custody.ErrQuota:
 			if words, ok := strings.CutPrefix(err.Error(), below.Error()+": "); ok {
 				return words
 			}

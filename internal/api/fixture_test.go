@@ -42,20 +42,25 @@ type exampleKey struct {
 	kind  keys.Algorithm
 	mode  keys.Mode
 	value string
+	tags  map[string]string // of its policy
 }
 
 func exampleKeys() []exampleKey {
 	return []exampleKey{
-		{"alias/bdk-tdes", "wa9r9g0f6lj0q6vjqibx0xuyd58j6lth", keys.UsageBDK, keys.TDES2, keys.ModeDerive, "0123456789ABCDEFFEDCBA9876543210"},
-		{"alias/bdk-aes", "w6csvgl6fcmxuk1o0uxln1pr0c3476sd", keys.UsageBDK, keys.AES128, keys.ModeDerive, "FEDCBA9876543210F1F1F1F1F1F1F1F1"},
-		{"alias/zpk-a", "6g1dpp3ele1d02exhhsxvp74f7g7onlp", keys.UsagePIN, keys.TDES2, keys.ModeBoth, "49049D94F1F1929B1A83192CF71038CB"},
-		{"alias/zpk-b", "a4kuyjsoqegukwptcqemhtjvd01b20v7", keys.UsagePIN, keys.TDES3, keys.ModeBoth, "7C89D6CB3D45E549C16D76585416A18A7AB9649DE91F1C9E"},
-		{"alias/zpk-aes", "ebwrczw2isr58cpj7h256ztrullqyd3d", keys.UsagePIN, keys.AES256, keys.ModeBoth, "8FFD058A06164289C2046604ABD7E908088BB47987B40D21D3D6AAFE62F5375D"},
-		{"alias/tpk-17", "tpk17000000000000000000000000000", keys.UsagePIN, keys.TDES2, keys.ModeBoth, "FE68DA4A37EAE5F70831E307D3FBDADA"},
-		{"alias/tak-42", "75nzoeshnymaek7ojpur4238tp0qzkj8", keys.UsageMACAlg3, keys.TDES2, keys.ModeMAC, "C73E94DAD9CDB9194AAEF8262A83DC16"},
-		{"alias/tak-alg1", "zmae63vkd9chxxvzyytqximieqpu2chz", keys.UsageMACAlg1, keys.TDES2, keys.ModeMAC, "AE015761A22523D06D8F25B908CD86FE"},
-		{"alias/tak-cmac", "dmqcj7yj7ngs5zu1le0p0zvwxddxsuhl", keys.UsageCMAC, keys.AES128, keys.ModeMAC, "66F69CA1D7F33E1B10B8798DDA30361F"},
-		{"alias/tak-hmac", "yzlcrhf0q2xq9e4mrcuago5spmxkk2t4", keys.UsageHMAC, keys.HMACSHA256, keys.ModeMAC, "00D432DB1409FBAC6D776941E4647163DF3369AE8BFCB556518B9B3C4EB11BB4"},
+		{"alias/bdk-tdes", "wa9r9g0f6lj0q6vjqibx0xuyd58j6lth", keys.UsageBDK, keys.TDES2, keys.ModeDerive, "0123456789ABCDEFFEDCBA9876543210", nil},
+		{"alias/bdk-aes", "w6csvgl6fcmxuk1o0uxln1pr0c3476sd", keys.UsageBDK, keys.AES128, keys.ModeDerive, "FEDCBA9876543210F1F1F1F1F1F1F1F1", nil},
+		{"alias/zpk-a", "6g1dpp3ele1d02exhhsxvp74f7g7onlp", keys.UsagePIN, keys.TDES2, keys.ModeBoth, "49049D94F1F1929B1A83192CF71038CB", nil},
+		{"alias/zpk-b", "a4kuyjsoqegukwptcqemhtjvd01b20v7", keys.UsagePIN, keys.TDES3, keys.ModeBoth, "7C89D6CB3D45E549C16D76585416A18A7AB9649DE91F1C9E", nil},
+		{"alias/zpk-aes", "ebwrczw2isr58cpj7h256ztrullqyd3d", keys.UsagePIN, keys.AES256, keys.ModeBoth, "8FFD058A06164289C2046604ABD7E908088BB47987B40D21D3D6AAFE62F5375D", nil},
+		{"alias/tpk-17", "tpk17000000000000000000000000000", keys.UsagePIN, keys.TDES2, keys.ModeBoth, "FE68DA4A37EAE5F70831E307D3FBDADA", nil},
+		{"alias/tak-42", "75nzoeshnymaek7ojpur4238tp0qzkj8", keys.UsageMACAlg3, keys.TDES2, keys.ModeMAC, "C73E94DAD9CDB9194AAEF8262A83DC16", nil},
+		{"alias/tak-alg1", "zmae63vkd9chxxvzyytqximieqpu2chz", keys.UsageMACAlg1, keys.TDES2, keys.ModeMAC, "AE015761A22523D06D8F25B908CD86FE", nil},
+		{"alias/tak-cmac", "dmqcj7yj7ngs5zu1le0p0zvwxddxsuhl", keys.UsageCMAC, keys.AES128, keys.ModeMAC, "66F69CA1D7F33E1B10B8798DDA30361F", nil},
+		{"alias/tak-hmac", "yzlcrhf0q2xq9e4mrcuago5spmxkk2t4", keys.UsageHMAC, keys.HMACSHA256, keys.ModeMAC, "00D432DB1409FBAC6D776941E4647163DF3369AE8BFCB556518B9B3C4EB11BB4", nil},
+		{"alias/mak-up", "2ia5nze8cy0lsfnbskxyd623jwra2yqp", keys.UsageMACAlg1, keys.TDES2, keys.ModeMAC, "AB73C9416D41E936E82AAC11053BCEDD",
+			map[string]string{"keyd:mac-algorithm": "KEYD_UNIONPAY_ECB"}},
+		{"alias/zmk-aes", "n2gp7cdpt24ggr5nm0xcsvdikv77peyj", keys.UsageKBPK, keys.AES256, keys.ModeBoth, "0FA631684D70DF34BFB34A63293AB7BC04A23935B38B553B041EBF28E0D93085", nil},
+		{"alias/zmk-tdes", "zqpnb7gqqxlq4td4xk8idgwl0qt1gheg", keys.UsageKEK, keys.TDES2, keys.ModeBoth, "A4795D7338988CC757946BFEBC8F1089", nil},
 	}
 }
 
@@ -176,21 +181,30 @@ func openLog(tb testing.TB, token *hsm.Token, dir string) *audit.Log {
 
 func (b *bench) importKeys(tb testing.TB) {
 	tb.Helper()
-	custodian := custody.SystemCaller("custodian", custody.RoleCustodian)
 	for _, k := range exampleKeys() {
-		value, err := hex.DecodeString(k.value)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		made, err := b.custody.ImportClear(tb.Context(), custodian, "test", custody.ImportClear{
-			Attributes: keys.Attributes{Usage: k.usage, Algorithm: k.kind, Mode: k.mode, Exportability: keys.Exportable},
-			Value:      secret.From(value), Alias: k.alias,
-		})
-		if err != nil {
-			tb.Fatalf("%s: %v", k.alias, err)
-		}
-		b.ids[k.alias] = string(made.Block.ID)
+		b.importKey(tb, k)
 	}
+}
+
+// importKey brings in one more key.
+func (b *bench) importKey(tb testing.TB, k exampleKey) {
+	tb.Helper()
+	value, err := hex.DecodeString(k.value)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	exportability := keys.Exportable
+	if k.usage == keys.UsageKEK || k.usage == keys.UsageKBPK {
+		exportability = keys.NonExportable
+	}
+	made, err := b.custody.ImportClear(tb.Context(), custody.SystemCaller("custodian", custody.RoleCustodian), "test", custody.ImportClear{
+		Attributes: keys.Attributes{Usage: k.usage, Algorithm: k.kind, Mode: k.mode, Exportability: exportability},
+		Value:      secret.From(value), Alias: k.alias, Policy: k.tags,
+	})
+	if err != nil {
+		tb.Fatalf("%s: %v", k.alias, err)
+	}
+	b.ids[k.alias] = string(made.Block.ID)
 }
 
 func (b *bench) makeCA(tb testing.TB) {
@@ -273,6 +287,7 @@ func (b *bench) serve(tb testing.TB) {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	server.Handler = modelled(tb, server.Handler)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
@@ -322,7 +337,8 @@ func (a answer) json(tb testing.TB) map[string]any {
 // call sends one request to an operation of either plane.
 func (b *bench) call(tb testing.TB, client *http.Client, operation, body string, headers ...string) answer {
 	tb.Helper()
-	path, control := dataPath(operation)
+	_, control := dataPath(operation)
+	path := pathOf(operation, body)
 	r, err := http.NewRequestWithContext(tb.Context(), http.MethodPost, b.url+path, strings.NewReader(body))
 	if err != nil {
 		tb.Fatal(err)
@@ -362,6 +378,25 @@ func dataPath(operation string) (path string, control bool) {
 		return "/mac/generate", false
 	case "VerifyMac":
 		return "/mac/verify", false
+	case "EncryptData":
+		return "/keys/{KeyIdentifier}/encrypt", false
+	case "DecryptData":
+		return "/keys/{KeyIdentifier}/decrypt", false
+	case "ReEncryptData":
+		return "/keys/{IncomingKeyIdentifier}/reencrypt", false
 	}
 	return "/", true
+}
+
+// pathOf is that path with the key that the body names in it, escaped as the
+// SDKs do. The body's own member is one too many, and ignored.
+func pathOf(operation, body string) string {
+	path, _ := dataPath(operation)
+	var members map[string]any
+	_ = json.Unmarshal([]byte(body), &members) // a body that is none names no key
+	for _, member := range []string{"KeyIdentifier", "IncomingKeyIdentifier"} {
+		name, _ := members[member].(string)
+		path = strings.Replace(path, "{"+member+"}", url.PathEscape(name), 1)
+	}
+	return path
 }

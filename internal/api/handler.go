@@ -133,6 +133,7 @@ type call struct {
 	deadline   time.Time // after which nobody waits for the answer; zero for none
 	id         string    // x-amzn-RequestId, and in every record
 	invocation string    // amz-sdk-invocation-id
+	path       string    // as it was escaped
 	digest     [32]byte
 	form       form
 	body       []byte
@@ -141,6 +142,7 @@ type call struct {
 
 	asked     string // the name of the key or alias, as given
 	keyMember string // the member that named it
+	inPath    string // the name of the key that the path names
 	taken     string // the alias that exists already
 }
 
@@ -149,7 +151,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := h.calls.Get().(*call)
 	defer h.release(c)
 	path := r.URL.EscapedPath()
-	c.ctx, c.plane, c.id = r.Context(), planeOf(r, path), newRequestID()
+	c.ctx, c.plane, c.id, c.path = r.Context(), planeOf(r, path), newRequestID(), path
 	defer func() {
 		if p := recover(); p != nil {
 			c.broken(w, p)
@@ -238,9 +240,9 @@ func (c *call) read(r *http.Request) error {
 			return &fault{name: validation, message: "the body did not arrive whole", hangUp: true}
 		}
 	}
-	if c.plane == controlPlane {
+	if c.plane == controlPlane || c.invocation != "" {
 		c.digest = sha256.Sum256(c.body)
-		c.caller.Request = c.digest
+		c.caller.Request, c.caller.Invocation = c.digest, c.invocation
 	}
 	return c.form.read(c.body)
 }
@@ -296,6 +298,10 @@ func (c *call) report(f *fault) {
 	name := ""
 	if c.op != nil {
 		name = c.op.name
+	}
+	if errors.Is(f.cause, context.Canceled) && c.ctx.Err() != nil {
+		c.log.Info("client gone before its answer", "request", c.id, "operation", name, "client", c.caller.Name)
+		return
 	}
 	c.log.Error("request not served", "request", c.id, "operation", name, "client", c.caller.Name, "answer", string(f.name), "error", f.cause)
 }

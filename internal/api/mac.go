@@ -137,6 +137,8 @@ func (c *call) macAlgorithm(at int32) macHow {
 		return macHow{algorithm: custody.MACAlg3}
 	case "CMAC":
 		return macHow{algorithm: custody.MACCMAC}
+	case "KEYD_UNIONPAY_ECB":
+		return macHow{algorithm: custody.MACUnionPay}
 	case "HMAC":
 		return macHow{algorithm: custody.MACHMAC}
 	case "HMAC_SHA224":

@@ -1,12 +1,15 @@
 package api_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"unicode/utf8"
 )
@@ -14,11 +17,31 @@ import (
 // model is a trimmed service model of testdata: the reference for answers.
 type model struct {
 	Operations map[string]struct {
+		HTTP   struct{ RequestURI string }
 		Output struct{ Shape string }
 		Errors []struct{ Shape string }
 	}
 	Shapes map[string]shape
 }
+
+// models are those of the two planes, read once.
+var models = sync.OnceValues(func() (map[string]*model, error) {
+	both := make(map[string]*model)
+	for _, plane := range []string{"data", "control"} {
+		raw, err := os.ReadFile("testdata/model-" + plane + ".json")
+		if err != nil {
+			return nil, err
+		}
+		both[plane] = new(model)
+		if err := json.Unmarshal(raw, both[plane]); err != nil {
+			return nil, err
+		}
+		if len(both[plane].Operations) == 0 {
+			return nil, errors.New("the model has no operations")
+		}
+	}
+	return both, nil
+})
 
 type shape struct {
 	Type     string
@@ -35,41 +58,55 @@ type shape struct {
 
 func loadModel(tb testing.TB, plane string) *model {
 	tb.Helper()
-	raw, err := os.ReadFile("testdata/model-" + plane + ".json")
+	both, err := models()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	m := new(model)
-	if err := json.Unmarshal(raw, m); err != nil {
-		tb.Fatal(err)
-	}
-	if len(m.Operations) == 0 {
-		tb.Fatal("the model has no operations")
-	}
-	return m
+	return both[plane]
 }
 
 // checkOutput holds the body of a success against the operation's output.
 func (m *model) checkOutput(tb testing.TB, operation string, body []byte) {
 	tb.Helper()
-	m.check(tb, m.Operations[operation].Output.Shape, body)
+	for _, wrong := range m.outputFaults(operation, body) {
+		tb.Errorf("%s against the model: %s", operation, wrong)
+	}
+}
+
+// outputFaults says what is wrong with the body of a success.
+func (m *model) outputFaults(operation string, body []byte) []string {
+	op, ok := m.Operations[operation]
+	if !ok {
+		return []string{"no such operation"}
+	}
+	if op.Output.Shape == "" {
+		return []string{"the operation has no output"}
+	}
+	return m.bodyFaults(op.Output.Shape, body)
 }
 
 // checkError holds the body of an error against the model's structure of it.
-// Names that the model does not have are checked for what every error has.
 func (m *model) checkError(tb testing.TB, body []byte) {
 	tb.Helper()
+	for _, wrong := range m.errorFaults(body) {
+		tb.Errorf("against the model: %s", wrong)
+	}
+}
+
+// errorFaults says what is wrong with the body of an error. Names that the model
+// does not have are looked at for what every error has.
+func (m *model) errorFaults(body []byte) []string {
 	var v map[string]json.RawMessage
 	if err := json.Unmarshal(body, &v); err != nil {
-		tb.Fatalf("the error is not a JSON object: %v", err)
+		return []string{"the error is not a JSON object"}
 	}
 	var name, message string
 	if json.Unmarshal(v["__type"], &name) != nil || json.Unmarshal(v["Message"], &message) != nil || name == "" || message == "" {
-		tb.Fatal("an error without __type or Message")
+		return []string{"an error without __type or Message"}
 	}
 	s, known := m.Shapes[name]
 	if !known {
-		return
+		return nil
 	}
 	delete(v, "__type")
 	if _, has := s.Members["Message"]; !has {
@@ -77,22 +114,20 @@ func (m *model) checkError(tb testing.TB, body []byte) {
 	}
 	rest, err := json.Marshal(v)
 	if err != nil {
-		tb.Fatal(err)
+		return []string{err.Error()}
 	}
-	m.check(tb, name, rest)
+	return m.bodyFaults(name, rest)
 }
 
-func (m *model) check(tb testing.TB, name string, body []byte) {
-	tb.Helper()
-	decoder := json.NewDecoder(strings.NewReader(string(body)))
+// bodyFaults says where a body is not of the shape.
+func (m *model) bodyFaults(name string, body []byte) []string {
+	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber()
 	var v any
 	if err := decoder.Decode(&v); err != nil {
-		tb.Fatalf("%v", err)
+		return []string{err.Error()}
 	}
-	for _, wrong := range m.faults(name, v, name) {
-		tb.Errorf("against the model: %s", wrong)
-	}
+	return m.faults(name, v, name)
 }
 
 // faults says where a value is not of the shape.

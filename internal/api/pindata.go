@@ -94,7 +94,7 @@ func (c *call) pinSide(names sideNames) custody.PINSide {
 	side := custody.PINSide{Key: c.keyRef(names.key)}
 	side.Format, side.PAN = c.pinFormat(names.format)
 	side.DUKPT = c.dukptAttributes(names.dukpt)
-	c.form.unserved(0, names.wrapped)
+	side.Wrapped = c.wrappedKey(names.wrapped, names.dukpt)
 	return side
 }
 
@@ -191,6 +191,10 @@ func (c *call) blame(q custody.TranslatePIN, err error) {
 		return
 	}
 	side := outgoing()
+	if q.In.Wrapped != nil || q.Out.Wrapped != nil {
+		c.blameWrapped(err)
+		return
+	}
 	k, gone := c.custody.Key(c.ctx, c.caller, c.id, q.In.Key)
 	if gone != nil || unfit(k, q.In, err) {
 		side = incoming()
@@ -221,6 +225,10 @@ func unfit(k custody.KeyRecord, side custody.PINSide, err error) bool {
 // named keeps which member named the key that an answer is about, and how.
 func (c *call) named(member string) {
 	c.keyMember = member
+	if c.inPath != "" && (member == inPathKey || member == incoming().key) {
+		c.asked = c.inPath
+		return
+	}
 	if at := c.form.doc.member(0, member); at >= 0 {
 		c.asked = string(c.form.doc.bytes(c.form.doc.nodes[at].text))
 	}

@@ -109,11 +109,6 @@ func TestExamplesDataPlane(t *testing.T) {
 	b := newBench(t)
 	client := b.client(t, "switch-a")
 	random := map[string]bool{"tp-static-0-to-4": true, "tp-static-1-to-3": true, "tp-out-dukpt-aes": true}
-	later := map[string]string{
-		"tp-dynamic":  "IncomingWrappedKey",
-		"gm-unionpay": "GenerationAttributes.Algorithm",
-		"vm-unionpay": "VerificationAttributes.Algorithm",
-	}
 	ran := 0
 	for id, e := range loadWireExamples(t) {
 		if e.Plane != "data" {
@@ -122,14 +117,8 @@ func TestExamplesDataPlane(t *testing.T) {
 		ran++
 		t.Run(id, func(t *testing.T) {
 			got := b.call(t, client, e.Operation, b.local(string(e.Request)))
-			if member := later[id]; member != "" {
-				body := b.failure(t, got, e.Operation, "ValidationException", 400)
-				if !strings.Contains(fmt.Sprint(body["Message"]), member) {
-					t.Errorf("the message does not name %s: %v", member, body["Message"])
-				}
-				return
-			}
 			body := b.success(t, got, e.Operation)
+			executed(id)
 			var want map[string]any
 			if err := json.Unmarshal([]byte(b.local(string(e.Response))), &want); err != nil {
 				t.Fatal(err)
@@ -226,7 +215,9 @@ func TestExamplesControlPlane(t *testing.T) {
 	run := func(t *testing.T, id string) map[string]any {
 		t.Helper()
 		e := all[id]
-		return b.success(t, b.call(t, admin, e.Operation, b.local(string(e.Request))), e.Operation)
+		got := b.success(t, b.call(t, admin, e.Operation, b.local(string(e.Request))), e.Operation)
+		executed(id)
+		return got
 	}
 	t.Run("create-key", func(t *testing.T) {
 		want, got := want(t, "create-key")["Key"].(map[string]any), run(t, "create-key")["Key"].(map[string]any)
