@@ -147,7 +147,7 @@ func (c *auditFindCmd) story(reader *audit.Reader, keep func(*found) bool) (*fin
 		t.step(r)
 		if strings.HasPrefix(r.Action, "admin.") {
 			decisions = append(decisions, *r)
-			t.consts[r.ID] = requestOf(r)
+			t.consts[r.ID] = referenceOf(r)
 		}
 	}); err != nil {
 		return nil, err
@@ -163,7 +163,7 @@ func (c *auditFindCmd) story(reader *audit.Reader, keep func(*found) bool) (*fin
 			asked[t.consts[a.Ref]] = true
 		}
 		if strings.HasPrefix(r.Action, "admin.") {
-			asked[requestOf(r)] = true
+			asked[referenceOf(r)] = true
 		} else {
 			lives = append(lives, *r)
 		}
@@ -171,7 +171,7 @@ func (c *auditFindCmd) story(reader *audit.Reader, keep func(*found) bool) (*fin
 		return nil, err
 	}
 	for _, d := range decisions {
-		if ref := requestOf(&d); ref != "" && asked[ref] {
+		if ref := referenceOf(&d); ref != "" && asked[ref] {
 			lives = append(lives, d)
 		}
 	}
@@ -179,9 +179,9 @@ func (c *auditFindCmd) story(reader *audit.Reader, keep func(*found) bool) (*fin
 	return uses.report(c, reader, lives, keep)
 }
 
-// requestOf is the reference of the request that a record of class admin is
+// referenceOf is the reference of the request that a record of class admin is
 // about: OPERATION/REFERENCE/OBJECT.
-func requestOf(r *found) string {
+func referenceOf(r *found) string {
 	parts := strings.SplitN(r.Change.Object, "/", 3)
 	if len(parts) < 2 {
 		return ""
