@@ -42,6 +42,9 @@ type backupMade struct {
 	LMK    uint32
 	Made   time.Time
 	Rows   map[string]int
+
+	Transit    string `json:",omitempty"` // key of Vault that opens the second wrap
+	Custodians int    `json:",omitempty"` // who open it without
 }
 
 // Run asks the daemon for a backup.
@@ -57,12 +60,13 @@ func (c *backupCreateCmd) Run(p *program) error {
 	if c.JSON {
 		return json.NewEncoder(p.stdout).Encode(made)
 	}
-	_, err = fmt.Fprintf(p.stdout, "%s: %d bytes, SHA-256 %s\nkeys %d, aliases %d, terminals %d; it opens beside a token with generation %d of the local master key\n",
-		made.File, made.Bytes, made.SHA256, made.Rows["key"], made.Rows["alias"], made.Rows["terminal"], made.LMK)
+	_, err = fmt.Fprintf(p.stdout, "%s: %d bytes, SHA-256 %s\n%skeys %d, aliases %d, terminals %d; it opens beside a token with generation %d of the local master key\n",
+		made.File, made.Bytes, made.SHA256, made.wrapNote(), made.Rows["key"], made.Rows["alias"], made.Rows["terminal"], made.LMK)
 	return err
 }
 
 type backupVerifyCmd struct {
+	backupFlags
 	File   string `arg:"" help:"The backup."`
 	Config string `required:"" placeholder:"FILE" help:"The configuration, for the token."`
 }
@@ -77,11 +81,16 @@ func (c *backupVerifyCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
+	opener, done, err := c.opener(p.ctx, cfg, newLogger(p.stderr, "warn"))
+	if err != nil {
+		return err
+	}
+	defer done()
 	token, err := openToken(p.ctx, cfg, newLogger(p.stderr, "warn"), newMetrics())
 	if err != nil {
 		return err
 	}
-	proof, err := proveBackup(p.ctx, c.File, token)
+	proof, err := proveBackup(p.ctx, c.File, opener, token)
 	if err := errors.Join(err, token.Close()); err != nil {
 		return unproven(err)
 	}
@@ -118,7 +127,7 @@ func (b *proof) print(p *program, verb string) error {
 
 // proveBackup restores a backup into a scratch database, checks that, and lets
 // the token examine every key block.
-func proveBackup(ctx context.Context, file string, token *hsm.Token) (_ *proof, err error) {
+func proveBackup(ctx context.Context, file string, opener backup.Opener, token *hsm.Token) (_ *proof, err error) {
 	m := hsm.NewManager(token)
 	dir, err := os.MkdirTemp("", "keyd-backup-")
 	if err != nil {
@@ -126,7 +135,7 @@ func proveBackup(ctx context.Context, file string, token *hsm.Token) (_ *proof, 
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	path := filepath.Join(dir, "keyd.db")
-	b, err := unpack(ctx, file, path, m)
+	b, err := unpack(ctx, file, opener, path, m)
 	if err != nil {
 		return nil, err
 	}
@@ -159,13 +168,17 @@ func (b *proof) seals(token *hsm.Token) error {
 }
 
 // unpack makes a database of a backup.
-func unpack(ctx context.Context, file, path string, m *hsm.Manager) (_ *proof, err error) {
+func unpack(ctx context.Context, file string, opener backup.Opener, path string, m *hsm.Manager) (_ *proof, err error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("opening the backup: %w", err)
 	}
 	defer f.Close()
-	r, err := backup.NewReader(f, backup.NewKeeper(ctx, m, time.Now))
+	inside, err := backup.Open(ctx, f, opener)
+	if err != nil {
+		return nil, err
+	}
+	r, err := backup.NewReader(inside, backup.NewKeeper(ctx, m, time.Now))
 	if err != nil {
 		return nil, err
 	}
@@ -202,6 +215,7 @@ func examineAll(ctx context.Context, db *store.DB, m *hsm.Manager) (int, error) 
 }
 
 type backupRestoreCmd struct {
+	backupFlags
 	File   string `arg:"" help:"The backup."`
 	Config string `required:"" placeholder:"FILE" help:"The configuration of the new node."`
 }
@@ -261,19 +275,24 @@ func (c *backupRestoreCmd) found(ctx context.Context, cfg *configFile, log *slog
 
 // fill proves the backup and makes the new database of it.
 func (c *backupRestoreCmd) fill(ctx context.Context, cfg *configFile, m *metrics) (_ *proof, err error) {
+	opener, done, err := c.opener(ctx, cfg, newLogger(os.Stderr, "warn"))
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	token, err := openToken(ctx, cfg, newLogger(os.Stderr, "warn"), m)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, token.Close()) }()
-	b, err := proveBackup(ctx, c.File, token)
+	b, err := proveBackup(ctx, c.File, opener, token)
 	if err != nil {
 		return nil, err
 	}
 	if err := store.RemoveEmpty(ctx, cfg.Store.Path); err != nil {
 		return nil, advise(err, "a backup is restored where there is no database, or one without keys; move %s away, or stop the daemon that has it", cfg.Store.Path)
 	}
-	_, err = unpack(ctx, c.File, cfg.Store.Path, hsm.NewManager(token))
+	_, err = unpack(ctx, c.File, opener, cfg.Store.Path, hsm.NewManager(token))
 	return b, err
 }
 
@@ -348,8 +367,13 @@ func (n *node) newArchive() (custody.Archiver, error) {
 	if err != nil {
 		return nil, err
 	}
+	wrap, err := n.backupWrap()
+	if err != nil {
+		return nil, err
+	}
 	a, err := backup.New(backup.Config{
-		Dir: n.cfg.Backup.Dir, Node: n.cfg.Audit.Node, Site: n.cfg.Audit.Site, Build: thisBuild().name(),
+		Wrap: wrap,
+		Dir:  n.cfg.Backup.Dir, Node: n.cfg.Audit.Node, Site: n.cfg.Audit.Site, Build: thisBuild().name(),
 		Token: n.manager, DB: n.db, Clock: time.Now, Seals: seals,
 		LMK: func(ctx context.Context) ([]backup.LMK, error) {
 			list, err := n.manager.LMKs(ctx)

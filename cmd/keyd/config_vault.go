@@ -49,7 +49,12 @@ const issuedPrefix = "vault:"
 
 func isIssued(cert string) bool { return strings.HasPrefix(cert, issuedPrefix) }
 
-func (v *vaultConfig) fillDefaults() { def(&v.WrappedPINField, "pin") }
+func (v *vaultConfig) fillDefaults() {
+	def(&v.WrappedPINField, "pin")
+	if v.Auth == string(vault.MethodKubernetes) {
+		def(&v.PodToken, vault.DefaultPodToken)
+	}
+}
 
 func (v *vaultConfig) paths() []*string {
 	return []*string{&v.CA, &v.WrappedSecretID, &v.Cert, &v.Key, &v.TokenFile, &v.PodToken, &v.Dir}

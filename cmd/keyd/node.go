@@ -92,7 +92,7 @@ func openToken(ctx context.Context, cfg *configFile, log *slog.Logger, m *metric
 	if err := setEnvironment(t.Environment); err != nil {
 		return nil, err
 	}
-	vault, done, err := cfg.vaultForPIN(ctx, log, m)
+	vault, done, err := cfg.vaultForPIN(ctx, log)
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,7 @@ func newVaultLink(cfg *configFile, log *slog.Logger, m *metrics) (*vaultLink, er
 
 // vaultForPIN is whom the PIN source asks, and what ends that; nil where the PIN
 // does not come from Vault. A daemon has its session, a command makes one.
-func (c *configFile) vaultForPIN(ctx context.Context, log *slog.Logger, m *metrics) (credentials.Vault, func(), error) {
+func (c *configFile) vaultForPIN(ctx context.Context, log *slog.Logger) (credentials.Vault, func(), error) {
 	source, err := credentials.ParsePINSource(c.Token.PINSource, c.Token.InsecureAllowEnvPIN)
 	if err != nil || !source.NeedsVault() {
 		return nil, func() {}, nil
@@ -66,7 +66,7 @@ func (c *configFile) vaultForPIN(ctx context.Context, log *slog.Logger, m *metri
 	if c.vault != nil {
 		return &patientVault{c.vault}, func() {}, nil
 	}
-	l, err := newVaultLink(c, log, m)
+	l, err := newVaultLink(c, log, newMetrics())
 	if err != nil {
 		return nil, nil, err
 	}

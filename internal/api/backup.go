@@ -23,7 +23,10 @@ func (c *call) backup() error {
 		LMK    uint32
 		Made   time.Time
 		Rows   map[string]int
-	}{made.File, made.Bytes, strings.ToUpper(hex.EncodeToString(made.SHA256[:])), made.LMK, made.At, made.Rows})
+
+		Transit    string `json:",omitempty"`
+		Custodians int    `json:",omitempty"`
+	}{made.File, made.Bytes, strings.ToUpper(hex.EncodeToString(made.SHA256[:])), made.LMK, made.At, made.Rows, made.Transit, made.Custodians})
 	c.out = append(c.out, text...)
 	return err
 }

@@ -27,6 +27,7 @@ type Config struct {
 	LMK   func(context.Context) ([]LMK, error) // the local master keys in use
 	Seals keys.HMACKey                         // the token's key for seals and prints
 	Clock func() time.Time
+	Wrap  *Wrap // a second wrap; nil for none
 }
 
 // Archive makes the backups of one node. It is safe for concurrent use.
@@ -64,7 +65,10 @@ func (a *Archive) Make(ctx context.Context) (made custody.Backup, err error) {
 	masters, err := a.cfg.LMK(ctx)
 	if err == nil {
 		made.LMK = newest(masters)
-		made.Rows, err = a.write(ctx, count, made.At, masters)
+		if a.cfg.Wrap != nil {
+			made.Transit, made.Custodians = a.cfg.Wrap.Transit.Name(), len(a.cfg.Wrap.Custodians)
+		}
+		made.Rows, err = a.writeWrapped(ctx, count, made.At, masters)
 	}
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return made, err
@@ -87,6 +91,19 @@ func newest(masters []LMK) (generation uint32) {
 		generation = max(generation, m.Generation)
 	}
 	return generation
+}
+
+// writeWrapped puts the second wrap around the file, where one is configured.
+func (a *Archive) writeWrapped(ctx context.Context, to io.Writer, at time.Time, masters []LMK) (map[string]int, error) {
+	if a.cfg.Wrap == nil {
+		return a.write(ctx, to, at, masters)
+	}
+	wrapped, err := a.cfg.Wrap.around(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := a.write(ctx, wrapped, at, masters)
+	return rows, errors.Join(err, wrapped.Close())
 }
 
 func (a *Archive) write(ctx context.Context, to io.Writer, at time.Time, masters []LMK) (map[string]int, error) {

@@ -130,13 +130,13 @@ func (s PINSource) Read(ctx context.Context, vault Vault) (secret.Bytes, error) 
 func (s PINSource) read(ctx context.Context, vault Vault) (secret.Bytes, error) {
 	switch s.kind {
 	case fromFile:
-		return readPINFile(s.arg)
+		return readPINFile(s.arg, false)
 	case fromSystemd:
 		dir := os.Getenv("CREDENTIALS_DIRECTORY")
 		if dir == "" {
 			return secret.Bytes{}, fmt.Errorf("%w: $CREDENTIALS_DIRECTORY is not set; start keyd by systemd with LoadCredential=%s", ErrNoPIN, s.arg)
 		}
-		return readPINFile(filepath.Join(dir, s.arg))
+		return readPINFile(filepath.Join(dir, s.arg), true)
 	case fromEnv:
 		value, ok := os.LookupEnv(s.arg)
 		if err := os.Unsetenv(s.arg); err != nil {

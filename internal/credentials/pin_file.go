@@ -12,11 +12,12 @@ import (
 )
 
 // readPINFile opens the file without following a link and judges what it
-// opened, not what the name stands for a moment later.
-func readPINFile(path string) (secret.Bytes, error) {
+// opened, not what the name stands for a moment later. A credential of systemd
+// may carry an access control list for the own user.
+func readPINFile(path string, credential bool) (secret.Bytes, error) {
 	var buf [maxPIN + 1]byte
 	defer secret.Clear(buf[:])
-	n, err := readClosed(path, buf[:])
+	n, err := readClosed(path, credential, buf[:])
 	if err != nil {
 		return secret.Bytes{}, err
 	}
@@ -31,7 +32,7 @@ func readPINFile(path string) (secret.Bytes, error) {
 func ReadClosedFile(path string) (string, error) {
 	var buf [maxPIN + 1]byte
 	defer secret.Clear(buf[:])
-	n, err := readClosed(path, buf[:])
+	n, err := readClosed(path, false, buf[:])
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", path, err)
 	}
@@ -42,7 +43,7 @@ func ReadClosedFile(path string) (string, error) {
 	return text, nil
 }
 
-func readClosed(path string, buf []byte) (int, error) {
+func readClosed(path string, credential bool, buf []byte) (int, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, syscall.ELOOP) {
 		return 0, fmt.Errorf("%w: it is a symbolic link; name the file itself", ErrUnsafe)
@@ -51,7 +52,7 @@ func readClosed(path string, buf []byte) (int, error) {
 		return 0, err
 	}
 	defer f.Close()
-	if err := judgePINFile(f); err != nil {
+	if err := judgePINFile(f, credential); err != nil {
 		return 0, err
 	}
 	n, err := io.ReadFull(f, buf)
@@ -61,7 +62,7 @@ func readClosed(path string, buf []byte) (int, error) {
 	return n, nil
 }
 
-func judgePINFile(f *os.File) error {
+func judgePINFile(f *os.File, credential bool) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -69,7 +70,7 @@ func judgePINFile(f *os.File) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%w: it is not a regular file", ErrUnsafe)
 	}
-	if extra := info.Mode().Perm() & 0o077; extra != 0 {
+	if extra := info.Mode().Perm() & 0o077; extra != 0 && !(credential && extra == 0o040 && onlyFor(f, os.Geteuid())) {
 		return fmt.Errorf("%w: its mode %04o lets others in; run: chmod 600 %s", ErrUnsafe, info.Mode().Perm(), f.Name())
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)

@@ -166,6 +166,12 @@ func TestParsePINSource(t *testing.T) {
 		{"C-01 a PIN instead of a source", "canary1234", false},
 		{"C-01 relative file", "file:pin", false},
 		{"C-01 credential with a path", "systemd:../pin", false},
+		{"C-01 Vault without a field", "vault:secret/keyd/token", false},
+		{"C-01 Vault without a path", "vault:secret#pin", false},
+		{"C-01 Vault without a mount", "vault:/keyd#pin", false},
+		{"C-01 Vault with an empty field", "vault:secret/keyd#", false},
+		{"C-01 Vault with a query", "vault:secret/keyd?version=1#pin", false},
+		{"C-01 wrapped token at a relative path", "vault-wrapped:pin", false},
 		{"C-01 credential without a name", "systemd:", false},
 		{"C-01 env not permitted", "env:PIN", false},
 		{"C-01 env without a name", "env:", true},
@@ -186,7 +192,7 @@ func TestParsePINSource(t *testing.T) {
 			}
 		})
 	}
-	good := []string{"file:/run/pin", "systemd:token-pin", "tty", "env:PIN", `command:["/bin/echo","x"]`}
+	good := []string{"file:/run/pin", "systemd:token-pin", "tty", "env:PIN", `command:["/bin/echo","x"]`, "vault:secret/keyd/token#pin", "vault-wrapped:/run/pin"}
 	for _, text := range good {
 		s, err := ParsePINSource(text, true)
 		if err != nil || s.String() != text {

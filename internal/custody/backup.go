@@ -22,6 +22,9 @@ type Backup struct {
 	Rows   map[string]int // by table
 	At     time.Time
 	LMK    uint32 // generation that opens it
+
+	Transit    string // key of Vault that opens its second wrap; "" without one
+	Custodians int    // who open that without Vault
 }
 
 // lmkName is the name of the local master key in records.

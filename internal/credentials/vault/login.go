@@ -46,8 +46,8 @@ type Login struct {
 	First *Login
 }
 
-// defaultPodToken is where Kubernetes puts a pod's token.
-const defaultPodToken = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+// DefaultPodToken is where Kubernetes puts a pod's token.
+const DefaultPodToken = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
 // mostPodToken bounds the file of a service account's token, in bytes.
 const mostPodToken = 16 << 10
@@ -191,7 +191,7 @@ func (c *Client) secretID(ctx context.Context, l *Login) (string, error) {
 
 func readPodToken(path string) (string, error) {
 	if path == "" {
-		path = defaultPodToken
+		path = DefaultPodToken
 	}
 	f, err := os.Open(path)
 	if err != nil {
