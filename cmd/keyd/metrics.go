@@ -8,8 +8,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"keyd.dev/keyd/audit"
 )
 
 // metrics is what the daemon counts. docs/OPERATIONS.md lists all of it, and a
@@ -32,9 +30,7 @@ type metrics struct {
 func newMetrics() *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		alarms: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "keyd_audit_alarms_total", Help: "Alarms of the audit log and of keys.",
-		}, []string{"code", "level"}),
+		alarms:   newAlarmCounter(),
 		certs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "keyd_certificate_alarms_total", Help: "Changed certificate files that could not be used, and revocation lists out of date.",
 		}, []string{"section"}),
@@ -77,8 +73,6 @@ func (m *metrics) counter(name, help string, read func() float64) {
 func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
 }
-
-func (m *metrics) alarm(a audit.Alarm) { m.alarms.WithLabelValues(a.Code, a.Level.String()).Inc() }
 
 // synced hears of each flush of the audit log.
 func (m *metrics) synced(took time.Duration, _ int) { m.flush.observe(took) }

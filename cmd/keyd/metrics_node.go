@@ -94,6 +94,8 @@ func (s *sweepMetrics) register(m *metrics) {
 	s.runs = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "keyd_sweeps_total", Help: "Runs of the sweeper of keys: ok, or failed, which is tried again.",
 	}, []string{"result"})
+	s.runs.WithLabelValues("ok")
+	s.runs.WithLabelValues("failed")
 	s.last.Store(time.Now().UnixNano())
 	m.registry.MustRegister(s.runs)
 	m.gauge("keyd_sweep_age_seconds", "Time since the last run of the sweeper that did all it had to.", nil, func() float64 {
@@ -114,13 +116,14 @@ func (s *sweepMetrics) swept(err error) {
 // watchCertificates shows the lives of the certificates in use, of the CAs that
 // peers are checked against and of revocation lists.
 func (m *metrics) watchCertificates(section string, c *credentials.TLS) {
+	m.certs.WithLabelValues(section)
 	label := prometheus.Labels{"section": section}
 	desc := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, label) }
 	var (
 		left = desc("keyd_certificate_expiry_seconds", "Seconds until keyd's own certificate expires.")
 		life = desc("keyd_certificate_life_seconds", "Its whole life.")
 		ca   = desc("keyd_certificate_ca_expiry_seconds", "Seconds until the first of the CAs expires that peers are checked against.")
-		crl  = desc("keyd_certificate_crl_seconds", "Seconds until the revocation list must be renewed; negative: it is out of date. Absent without one.")
+		crl  = desc("keyd_crl_next_update_seconds", "Seconds until the revocation list must be renewed; negative: it is out of date. Absent without one.")
 	)
 	m.registry.MustRegister(asked{[]*prometheus.Desc{left, life, ca, crl}, func(_ context.Context, ch chan<- prometheus.Metric) {
 		l := c.Life()

@@ -50,11 +50,28 @@ func (s *switchMetrics) register(m *metrics) {
 	s.givenUp = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "keyd_reversals_given_up_total", Help: "Reversals that upstream never confirmed, and that an operator must settle.",
 	})
+	s.begin()
 	s.codes = make(map[string]bool)
 	for code := range strings.FieldsSeq(answerCodes + " " + stateCodes) {
 		s.codes[code] = true
 	}
 	m.registry.MustRegister(s.decisions, s.answers, s.received, s.automatic, s.forwarded, s.givenUp)
+}
+
+// begin counts from 0 what alerts look at.
+func (s *switchMetrics) begin() {
+	for _, cause := range []isoswitch.Cause{isoswitch.ByTimeout, isoswitch.ByBadAnswer, isoswitch.ByLinkLoss, isoswitch.ByRestart, isoswitch.ByUndelivered} {
+		s.automatic.WithLabelValues(string(cause))
+	}
+	for _, result := range []string{"sent", "confirmed", "declined", "silent", "unauthentic"} {
+		s.forwarded.WithLabelValues(result)
+	}
+	for _, rule := range []string{"D-03", "D-04", "D-06", "D-09", "D-11"} { // what nobody honest sends often
+		s.received.WithLabelValues(string(isoswitch.Refused), rule)
+	}
+	for _, code := range []string{"mac", "echo", "unexpected"} {
+		s.decisions.WithLabelValues("response", code, "")
+	}
 }
 
 // event hears of the switch's decisions.

@@ -36,7 +36,7 @@ func (d *daemon) newSwitch() (*isoswitch.Switch, error) {
 		TLS:      terminals.Server(),
 		Log:      d.log,
 		Clock:    time.Now,
-		Observe:  d.metrics.sw.event,
+		Observe:  d.metrics.event,
 		Acquirer: s.AcquirerID,
 		Upstream: isoswitch.Upstream{
 			Name: u.Name, Addr: u.Addr, TLS: host.Client(serverName),

@@ -278,6 +278,7 @@ func (s *Switch) countFailure(ctx context.Context, r *request) {
 		return
 	}
 	s.log.Error("many lock-outs behind one certificate", "client", r.peer.caller.Name)
+	s.observe(Event{Name: "lockout_flood"})
 	alarm := audit.Record{Action: audit.SysAlarm, Outcome: audit.OutcomeOK,
 		Alarm: audit.Alarm{Code: "lockout_flood", Level: audit.LevelWarn}}
 	if err := s.custody.Record(ctx, r.peer.caller, r.corr, alarm); err != nil {
