@@ -244,7 +244,7 @@ func (c *Custody) template(a keys.Attributes, by keys.CheckMethod, tags map[stri
 	if !a.Algorithm.CheckableBy(by) {
 		return keys.Block{}, nil, fmt.Errorf("%w: no check value by %s for %s", ErrRequest, by, a.Algorithm)
 	}
-	policy, rest, err := splitTags(tags, c.legacy)
+	policy, rest, err := splitTags(tags, c.lists.Load().legacyPIN)
 	if err == nil {
 		err = suits(policy, a)
 	}

@@ -5,14 +5,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"keyd.dev/keyd/audit"
 	"keyd.dev/keyd/keys"
-	"keyd.dev/keyd/pin"
 )
 
 // Config is what custody is made of. All members but Maker and the limits are
@@ -66,7 +64,7 @@ type Custody struct {
 	refused  *refusals
 	quota    *quota
 	denials  *denials
-	legacy   []string
+	lists    *atomic.Pointer[lists] // see [Custody.Renew]
 	archive  Archiver
 	exchange Exchange
 	data     keys.Key // keyd's own, for card data
@@ -94,12 +92,11 @@ func New(cfg Config) (*Custody, error) {
 	if (cfg.Masters == nil) != (cfg.LMKStore == nil) {
 		return nil, errors.New("custody: who changes the local master key needs a store for it, and the other way round")
 	}
-	for _, name := range cfg.LegacyPIN {
-		if _, err := pin.ParseLegacy(name); err != nil {
-			return nil, fmt.Errorf("custody: legacy PIN block formats: %w", err)
-		}
-	}
 	if err := cfg.Exchange.check(); err != nil {
+		return nil, err
+	}
+	weak, err := newLists(cfg.LegacyPIN, cfg.Exchange.LegacyBlocks, cfg.Exchange.CryptogramImport, cfg.Exchange.CryptogramExport)
+	if err != nil {
 		return nil, err
 	}
 	data, err := cfg.Token.System("data")
@@ -139,7 +136,7 @@ func New(cfg Config) (*Custody, error) {
 		quota:    quota,
 		denials:  newDenials(func(ctx context.Context, r audit.Record) error { return recordIn(ctx, cfg.Log, r) }, cfg.Clock),
 		data:     data,
-		legacy:   slices.Clone(cfg.LegacyPIN),
+		lists:    weak.share(),
 		archive:  cfg.Archive,
 		exchange: cfg.Exchange,
 		life:     new(sync.Mutex),

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strings"
 
 	"keyd.dev/keyd/audit"
 	"keyd.dev/keyd/internal/secret"
@@ -55,15 +54,6 @@ type Exchange struct {
 func (x *Exchange) check() error {
 	if x.Token != nil && x.Store == nil {
 		return errors.New("custody: the exchange of keys needs its store")
-	}
-	for what, list := range map[string][]string{
-		"legacy key blocks": x.LegacyBlocks, "cryptograms that come in": x.CryptogramImport, "cryptograms that go out": x.CryptogramExport,
-	} {
-		for _, pattern := range list {
-			if !strings.HasPrefix(pattern, "alias/") {
-				return fmt.Errorf("custody: %s: %q is no alias; name each key-encryption key, alias/…", what, pattern)
-			}
-		}
 	}
 	return nil
 }
@@ -131,7 +121,7 @@ type opened struct {
 // takeIn makes a stored key of one from outside: the second person, the intent,
 // the opening, the key, the outcome. Nothing is stored unless all of it went well.
 func (c *Custody) takeIn(ctx context.Context, caller Caller, corr string, q asked, open func() (opened, error)) (KeyRecord, audit.Custody, error) {
-	if _, _, err := splitTags(q.tags, c.legacy); err != nil {
+	if _, _, err := splitTags(q.tags, c.lists.Load().legacyPIN); err != nil {
 		return KeyRecord{}, 0, err
 	}
 	approvals, err := c.approved(ctx, caller, corr, OpImportKey, q.object, q.usage)

@@ -71,7 +71,7 @@ func (c *Custody) acceptable(block *tr31.Block, kek KeyRecord) error {
 		return fmt.Errorf("%w: the key block's usage, algorithm and mode of use do not go together", ErrRequest)
 	}
 	if block.Version == tr31.VersionA || block.Version == tr31.VersionC {
-		if !listed(c.exchange.LegacyBlocks, kek) || !kek.Block.Attributes.Algorithm.IsTDES() {
+		if !listed(c.lists.Load().legacyBlocks, kek) || !kek.Block.Attributes.Algorithm.IsTDES() {
 			return blockError(tr31.ErrVersion)
 		}
 	}
@@ -171,7 +171,7 @@ type ImportCryptogram struct {
 // key for it. Only the check value tells whether it is the right one: another
 // imports nothing. Errors are those of [Custody.ImportBlock].
 func (c *Custody) ImportCryptogram(ctx context.Context, caller Caller, corr string, q ImportCryptogram) (KeyRecord, audit.Custody, error) {
-	zmk, err := c.zoneMaster(ctx, caller, corr, OpImportKey, q.ZMK, keys.ModeDecrypt, c.exchange.CryptogramImport)
+	zmk, err := c.zoneMaster(ctx, caller, corr, OpImportKey, q.ZMK, keys.ModeDecrypt, c.lists.Load().cryptogramsIn)
 	if err != nil {
 		return KeyRecord{}, 0, err
 	}

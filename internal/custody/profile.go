@@ -121,9 +121,10 @@ func profilesOf(configured []TerminalProfile) (map[string]TerminalProfile, error
 
 // profile returns a profile by name. It returns [ErrRequest].
 func (r *terminals) profile(name string) (TerminalProfile, error) {
-	p, ok := r.profiles[name]
+	profiles := *r.profiles.Load()
+	p, ok := profiles[name]
 	if !ok {
-		return p, fmt.Errorf("%w: no terminal profile %q; there are %v", ErrRequest, name, slices.Sorted(maps.Keys(r.profiles)))
+		return p, fmt.Errorf("%w: no terminal profile %q; there are %v", ErrRequest, name, slices.Sorted(maps.Keys(profiles)))
 	}
 	return p, nil
 }

@@ -58,7 +58,7 @@ func (c *Custody) ImportCertificate(ctx context.Context, caller Caller, corr str
 	if !caller.may(OpImportKey) {
 		return PublicKey{}, c.refuse(ctx, caller, corr, OpImportKey, fmt.Errorf("%w: no role of the caller has %s", ErrDenied, OpImportKey))
 	}
-	_, tags, err := splitTags(q.Tags, c.legacy)
+	_, tags, err := splitTags(q.Tags, c.lists.Load().legacyPIN)
 	if err != nil {
 		return PublicKey{}, err
 	}

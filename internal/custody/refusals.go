@@ -37,13 +37,24 @@ type refusalCount struct {
 }
 
 func newRefusals(limit Malformed, clock func() time.Time) *refusals {
-	if limit.PerMinute <= 0 {
-		limit.PerMinute = defaultPerMinute
+	return &refusals{limit: limit.complete(), clock: clock, counts: make(map[refusalKey]*refusalCount)}
+}
+
+func (m Malformed) complete() Malformed {
+	if m.PerMinute <= 0 {
+		m.PerMinute = defaultPerMinute
 	}
-	if limit.PerHour <= 0 {
-		limit.PerHour = max(defaultPerHour, limit.PerMinute)
+	if m.PerHour <= 0 {
+		m.PerHour = max(defaultPerHour, m.PerMinute)
 	}
-	return &refusals{limit: limit, clock: clock, counts: make(map[refusalKey]*refusalCount)}
+	return m
+}
+
+// setLimit exchanges the limits. What was counted stays, and a stop stays a stop.
+func (r *refusals) setLimit(limit Malformed) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.limit = limit.complete()
 }
 
 // allow returns ErrTooMany when the client has used up its tries under the key.

@@ -72,7 +72,7 @@ func (c *Custody) retag(ctx context.Context, caller Caller, corr string, op Oper
 	if len(all) > MostTags {
 		return fmt.Errorf("%w: a key has at most %d tags", ErrRequest, MostTags)
 	}
-	policy, rest, err := splitTags(all, c.legacy)
+	policy, rest, err := splitTags(all, c.lists.Load().legacyPIN)
 	if err == nil {
 		err = suits(policy, old.Block.Attributes)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"keyd.dev/keyd/audit"
 	"keyd.dev/keyd/internal/secret"
@@ -35,8 +36,8 @@ type Terminals struct {
 type terminals struct {
 	store    TerminalStore
 	maker    TerminalMaker
-	profiles map[string]TerminalProfile
-	seal     keys.HMACKey // of prints
+	profiles atomic.Pointer[map[string]TerminalProfile] // see [Custody.Renew]
+	seal     keys.HMACKey                               // of prints
 
 	// changing is held while terminals change, so that each change begins with
 	// what the last one left.
@@ -62,7 +63,9 @@ func newTerminals(cfg *Terminals, token Token) (*terminals, error) {
 	if !ok {
 		return nil, errors.New("custody: the key for prints makes no HMAC")
 	}
-	return &terminals{store: cfg.Store, maker: cfg.Maker, profiles: profiles, seal: seal}, nil
+	r := &terminals{store: cfg.Store, maker: cfg.Maker, seal: seal}
+	r.profiles.Store(&profiles)
+	return r, nil
 }
 
 // registry returns the registry for a caller that may do op. It returns

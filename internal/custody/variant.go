@@ -143,7 +143,7 @@ type ExportedCryptogram struct {
 // configuration must name the zone master key for it. Errors are those of
 // [Custody.ExportKey].
 func (c *Custody) ExportCryptogram(ctx context.Context, caller Caller, corr string, q ExportCryptogram) (ExportedCryptogram, error) {
-	zmk, err := c.zoneMaster(ctx, caller, corr, OpExportKey, q.ZMK, keys.ModeEncrypt, c.exchange.CryptogramExport)
+	zmk, err := c.zoneMaster(ctx, caller, corr, OpExportKey, q.ZMK, keys.ModeEncrypt, c.lists.Load().cryptogramsOut)
 	if err != nil {
 		return ExportedCryptogram{}, err
 	}
