@@ -124,16 +124,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Upstream, err = c.Upstream.withDefaults(); err != nil {
 		return c, err
 	}
-	if c.Limits, err = c.Limits.withDefaults(); err != nil {
-		return c, err
-	}
-	if c.Timers, err = c.Timers.withDefaults(); err != nil {
-		return c, err
-	}
-	if c.Retry, err = c.Retry.withDefaults(); err != nil {
-		return c, err
-	}
-	c.Lockout, err = c.Lockout.withDefaults()
+	set, err := Settings{c.Limits, c.Timers, c.Retry, c.Lockout}.withDefaults()
+	c.Limits, c.Timers, c.Retry, c.Lockout = set.Limits, set.Timers, set.Retry, set.Lockout
 	return c, err
 }
 

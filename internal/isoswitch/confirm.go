@@ -47,7 +47,7 @@ func (s *Switch) retrySoon(ctx context.Context, rev *Reversal) {
 		if err != nil || now.State != Sent || now.Tries != rev.Tries {
 			return err
 		}
-		now.Next = s.now().UTC().Add(jitter(s.cfg.Retry.backoff(now.Tries)))
+		now.Next = s.now().UTC().Add(jitter(s.rules().Retry.backoff(now.Tries)))
 		return tx.UpdateReversal(now)
 	})
 	if err != nil {
@@ -77,11 +77,11 @@ func (s *Switch) settleReversal(tx Tx, rid RID, code string) (c confirmation, er
 		return c, nil // settled by an answer before
 	}
 	now := s.now().UTC()
-	c = judgeConfirmation(rev, code, s.cfg.Retry.Declines)
+	c = judgeConfirmation(rev, code, s.rules().Retry.Declines)
 	rev.Answered, rev.UpAnswer = now, code
 	if !c.closed {
 		rev.Declines++
-		rev.Next = now.Add(jitter(s.cfg.Retry.backoff(rev.Tries)))
+		rev.Next = now.Add(jitter(s.rules().Retry.backoff(rev.Tries)))
 		return c, tx.UpdateReversal(rev)
 	}
 	if c.failed {
@@ -177,8 +177,8 @@ func (s *Switch) park(ctx context.Context, act *custody.Act, rev *Reversal, t *T
 			return err
 		}
 		at.Errors++
-		at.Next = now.Add(s.cfg.Retry.First)
-		if parked = at.Errors >= s.cfg.Retry.Park; parked {
+		at.Next = now.Add(s.rules().Retry.First)
+		if parked = at.Errors >= s.rules().Retry.Park; parked {
 			at.State, at.Closed = Parked, now
 		}
 		return tx.UpdateReversal(at)

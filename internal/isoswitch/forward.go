@@ -15,7 +15,7 @@ import (
 // until upstream has answered it, whatever it was that put it there. It ends
 // with ctx.
 func (s *Switch) forwardAll(ctx context.Context) {
-	slots := make(chan struct{}, s.cfg.Retry.InFlight)
+	slots := make(chan struct{}, s.rules().Retry.InFlight)
 	for ctx.Err() == nil {
 		select {
 		case <-s.link.ready(): // a link that is down uses up no tries
@@ -46,7 +46,7 @@ func (s *Switch) forwardAll(ctx context.Context) {
 // due returns reversals whose time has come.
 func (s *Switch) due(ctx context.Context) (due []*Reversal, err error) {
 	err = s.cfg.Journal.View(ctx, func(tx Tx) (err error) {
-		due, err = tx.Due(s.now(), 2*s.cfg.Retry.InFlight)
+		due, err = tx.Due(s.now(), 2*s.rules().Retry.InFlight)
 		return err
 	})
 	return due, err
@@ -136,7 +136,7 @@ func (s *Switch) forward(ctx context.Context, rid RID) {
 	}
 	reply, err := s.link.await(ctx, open)
 	// The answers to two tries are alike: the second is expected, and late.
-	until := s.now().Add(s.cfg.Timers.Stray)
+	until := s.now().Add(s.rules().Timers.Stray)
 	s.link.open.expire(open, until, func(m *iso8583.Message) { s.lateConfirmation(s.life, rid, m) })
 	if err != nil {
 		s.noteSilence(ctx, act, rev, t)
@@ -168,7 +168,7 @@ func (s *Switch) startTry(ctx context.Context, rid RID) (rev *Reversal, t *Txn, 
 			return err
 		}
 		if earlier {
-			rev.Next = now.Add(s.cfg.Retry.First)
+			rev.Next = now.Add(s.rules().Retry.First)
 			err, rev = tx.UpdateReversal(rev), nil
 			return err
 		}
@@ -181,7 +181,7 @@ func (s *Switch) startTry(ctx context.Context, rid RID) (rev *Reversal, t *Txn, 
 		if rev.FirstSent.IsZero() {
 			rev.FirstSent = now
 		}
-		rev.Next = now.Add(s.cfg.Timers.Upstream + jitter(s.cfg.Retry.backoff(rev.Tries)))
+		rev.Next = now.Add(s.rules().Timers.Upstream + jitter(s.rules().Retry.backoff(rev.Tries)))
 		return tx.UpdateReversal(rev)
 	})
 	if err == nil && overdue {
@@ -193,7 +193,7 @@ func (s *Switch) startTry(ctx context.Context, rid RID) (rev *Reversal, t *Txn, 
 
 // exhausted reports whether a reversal has used up its tries or its time.
 func (s *Switch) exhausted(rev *Reversal, now time.Time) bool {
-	p := s.cfg.Retry
+	p := s.rules().Retry
 	return p.Tries > 0 && rev.Tries >= p.Tries || now.Sub(rev.Built) > p.TTL
 }
 
@@ -219,7 +219,7 @@ func (s *Switch) returnTry(ctx context.Context, rev *Reversal) {
 			return err
 		}
 		now.Tries--
-		if now.Next = s.now().UTC().Add(s.cfg.Retry.First); now.Tries == 0 {
+		if now.Next = s.now().UTC().Add(s.rules().Retry.First); now.Tries == 0 {
 			now.State, now.FirstSent, now.LastSent = Queued, time.Time{}, time.Time{}
 		}
 		return tx.UpdateReversal(now)

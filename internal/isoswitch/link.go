@@ -182,7 +182,7 @@ func (l *link) send(receipt custody.Receipt, msg []byte, depart func() bool) err
 	if !depart() {
 		return errRecalled
 	}
-	patience := min(l.s.cfg.Timers.Write, l.s.cfg.Timers.Upstream)
+	patience := min(l.s.rules().Timers.Write, l.s.rules().Timers.Upstream)
 	if err := conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
 		return fmt.Errorf("sending upstream: %w", err)
 	}

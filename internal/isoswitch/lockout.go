@@ -9,7 +9,7 @@ import (
 // never reaches further: who comes by another connection is not locked by what
 // a stranger sends here. W-19.
 type lockout struct {
-	policy Lockout
+	policy func() Lockout
 	clock  func() time.Time
 
 	mu    sync.Mutex
@@ -22,7 +22,7 @@ type failures struct {
 	locked bool
 }
 
-func newLockout(policy Lockout, clock func() time.Time) *lockout {
+func newLockout(policy func() Lockout, clock func() time.Time) *lockout {
 	return &lockout{policy: policy, clock: clock, count: map[string]*failures{}}
 }
 
@@ -44,11 +44,11 @@ func (l *lockout) fail(tid string) (locked bool) {
 		f = &failures{since: now}
 		l.count[tid] = f
 	}
-	if !f.locked && now.Sub(f.since) > l.policy.Window {
+	if !f.locked && now.Sub(f.since) > l.policy().Window {
 		*f = failures{since: now}
 	}
 	f.n++
-	if f.locked || f.n < l.policy.Failures {
+	if f.locked || f.n < l.policy().Failures {
 		return false
 	}
 	f.locked = true
@@ -65,14 +65,14 @@ func (l *lockout) clear(tid string) {
 // floods counts the lock-outs behind each client certificate. A certificate
 // with many is slowed down, not locked. It is safe for concurrent use.
 type floods struct {
-	policy Lockout
+	policy func() Lockout
 	clock  func() time.Time
 
 	mu    sync.Mutex
 	certs map[string]*failures
 }
 
-func newFloods(policy Lockout, clock func() time.Time) *floods {
+func newFloods(policy func() Lockout, clock func() time.Time) *floods {
 	return &floods{policy: policy, clock: clock, certs: map[string]*failures{}}
 }
 
@@ -82,12 +82,12 @@ func (f *floods) count(cert string) (first bool) {
 	defer f.mu.Unlock()
 	now := f.clock()
 	c, ok := f.certs[cert]
-	if !ok || now.Sub(c.since) > f.policy.Window {
+	if !ok || now.Sub(c.since) > f.policy().Window {
 		c = &failures{since: now}
 		f.certs[cert] = c
 	}
 	c.n++
-	first = !c.locked && c.n >= f.policy.Flood
+	first = !c.locked && c.n >= f.policy().Flood
 	c.locked = c.locked || first
 	return first
 }
@@ -100,20 +100,20 @@ func (f *floods) delay(cert string) time.Duration {
 	if !ok {
 		return 0
 	}
-	if f.clock().Sub(c.since) > f.policy.Window {
+	if f.clock().Sub(c.since) > f.policy().Window {
 		delete(f.certs, cert)
 		return 0
 	}
 	if !c.locked {
 		return 0
 	}
-	return f.policy.Slow
+	return f.policy().Slow
 }
 
 // rates counts accepted reversals of each terminal in hours that begin with the
 // first. D-35. It is safe for concurrent use.
 type rates struct {
-	perHour int
+	perHour func() int // 0: no limit
 	clock   func() time.Time
 
 	mu    sync.Mutex
@@ -125,12 +125,13 @@ func (r *rates) over(tid string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c, ok := r.count[tid]
-	return r.perHour > 0 && ok && r.clock().Sub(c.since) < time.Hour && c.n >= r.perHour
+	most := r.perHour()
+	return most > 0 && ok && r.clock().Sub(c.since) < time.Hour && c.n >= most
 }
 
 // add counts an accepted reversal.
 func (r *rates) add(tid string) {
-	if r.perHour == 0 {
+	if r.perHour() == 0 {
 		return
 	}
 	r.mu.Lock()

@@ -35,14 +35,15 @@ func newMachine() *machine {
 	m := &machine{journal: newMemory(), now: noon, remaining: -1}
 	m.s = &Switch{
 		dialect: iso8583.ASCII87(),
-		policy:  testPolicy(),
 		flights: &flights{byOID: map[OID]*live{}},
-		rates:   &rates{count: map[string]*failures{}, clock: m.clock},
+		rates:   &rates{perHour: func() int { return 0 }, count: map[string]*failures{}, clock: m.clock},
 		cfg:     Config{Journal: m.journal, Clock: m.clock},
 	}
-	m.s.cfg.Limits.KSNStep = 10_000
-	m.s.cfg.Timers, _ = Timers{}.withDefaults()
-	m.s.cfg.Retry, _ = Retry{}.withDefaults()
+	rules := &settings{policy: testPolicy()}
+	rules.Limits.KSNStep = 10_000
+	rules.Timers, _ = Timers{}.withDefaults()
+	rules.Retry, _ = Retry{}.withDefaults()
+	m.s.set.Store(rules)
 	m.s.numbers = &numbers{journal: m.journal, name: "stan/test", clock: m.clock}
 	return m
 }
@@ -75,7 +76,7 @@ func (m *machine) message(mti iso8583.MTI, change func(*iso8583.Builder)) *reque
 		panic(err)
 	}
 	return &request{
-		msg: msg, raw: hashOf(raw), at: m.now, macKey: "key", known: true, keyed: true,
+		msg: msg, raw: hashOf(raw), at: m.now, rules: m.s.rules(), macKey: "key", known: true, keyed: true,
 		terminal: Terminal{TID: "T0000001"}, serial: serial{device: "D", counter: m.counter, text: "FFFF9876543210E00001"},
 	}
 }
@@ -95,7 +96,7 @@ func (m *machine) sell() {
 		if v, err := m.s.admit(tx, r); v != nil || err != nil {
 			return err
 		}
-		earlier, err := tx.Newest(key, m.now.Add(-m.s.cfg.Timers.LookBack))
+		earlier, err := tx.Newest(key, m.now.Add(-m.s.rules().Timers.LookBack))
 		if err == nil {
 			if in := m.s.duplicate(earlier, t); in.joined != nil {
 				m.s.leaveQuietly(in.joined)

@@ -82,15 +82,15 @@ func (l *link) greet(ctx context.Context, conn net.Conn) {
 		case err == nil:
 			l.signedOn.Store(true)
 			code = echo
-		case l.signedOn.Load() && l.idle() >= l.s.cfg.Timers.Upstream && ctx.Err() == nil:
+		case l.signedOn.Load() && l.idle() >= l.s.rules().Timers.Upstream && ctx.Err() == nil:
 			l.s.log.Warn("upstream link: no answer to an echo", "link", l.cfg.Name, "error", err)
 			_ = conn.Close()
 			return
 		case ctx.Err() == nil:
 			l.s.log.Warn("upstream link: 0800 not answered", "link", l.cfg.Name, "code", code, "error", err)
 		}
-		for idle := l.idle(); idle < l.s.cfg.Timers.Echo && ctx.Err() == nil; idle = l.idle() {
-			sleep(ctx, l.s.cfg.Timers.Echo-idle)
+		for idle := l.idle(); idle < l.s.rules().Timers.Echo && ctx.Err() == nil; idle = l.idle() {
+			sleep(ctx, l.s.rules().Timers.Echo-idle)
 		}
 	}
 }
@@ -128,7 +128,7 @@ func (l *link) manage(ctx context.Context, conn net.Conn, code string) error {
 	}
 	m, err := l.await(ctx, open)
 	if err != nil {
-		l.open.expire(open, s.now().Add(s.cfg.Timers.Stray), func(*iso8583.Message) {})
+		l.open.expire(open, s.now().Add(s.rules().Timers.Stray), func(*iso8583.Message) {})
 		return err
 	}
 	found, err := s.verifyUpstream(ctx, act, m)
@@ -151,7 +151,7 @@ func (l *link) manage(ctx context.Context, conn net.Conn, code string) error {
 
 // await waits for the answer to a message of keyd's own.
 func (l *link) await(ctx context.Context, open *exchange) (*iso8583.Message, error) {
-	timer := time.NewTimer(l.s.cfg.Timers.Upstream)
+	timer := time.NewTimer(l.s.rules().Timers.Upstream)
 	defer timer.Stop()
 	select {
 	case m := <-open.reply:

@@ -132,7 +132,7 @@ func TestIdentities(t *testing.T) {
 
 func TestLockout(t *testing.T) {
 	now := noon
-	l := newLockout(Lockout{Failures: 5, Window: 10 * time.Minute}, func() time.Time { return now })
+	l := newLockout(func() Lockout { return Lockout{Failures: 5, Window: 10 * time.Minute} }, func() time.Time { return now })
 	for i := range 4 {
 		if l.fail("T1") {
 			t.Fatalf("W-19: locked after %d", i+1)
@@ -163,7 +163,7 @@ func TestLockout(t *testing.T) {
 
 func TestFloods(t *testing.T) {
 	now := noon
-	f := newFloods(Lockout{Flood: 2, Window: 10 * time.Minute, Slow: time.Second}, func() time.Time { return now })
+	f := newFloods(func() Lockout { return Lockout{Flood: 2, Window: 10 * time.Minute, Slow: time.Second} }, func() time.Time { return now })
 	if f.count("a") || f.delay("a") != 0 {
 		t.Error("slow after one")
 	}
@@ -181,7 +181,7 @@ func TestFloods(t *testing.T) {
 
 func TestRates(t *testing.T) {
 	now := noon
-	r := &rates{perHour: 2, clock: func() time.Time { return now }, count: map[string]*failures{}}
+	r := &rates{perHour: func() int { return 2 }, clock: func() time.Time { return now }, count: map[string]*failures{}}
 	r.add("T1")
 	if r.over("T1") {
 		t.Error("D-35: over after one")

@@ -78,9 +78,9 @@ func (s *Switch) welcome(ctx context.Context, raw net.Conn, id string) *peer {
 		leaf:    cert,
 		cert:    certHex,
 		caller:  caller,
-		lanes:   newLanes(s.cfg.Limits.PerTerminal),
-		lockout: newLockout(s.cfg.Lockout, s.now),
-		slots:   make(chan struct{}, s.cfg.Limits.Outstanding),
+		lanes:   newLanes(s.rules().Limits.PerTerminal),
+		lockout: newLockout(s.lockoutRules, s.now),
+		slots:   make(chan struct{}, s.rules().Limits.Outstanding),
 	}
 }
 
@@ -165,6 +165,8 @@ func (p *peer) take(ctx context.Context, frame []byte) {
 		raw:  hashOf(frame),
 		at:   p.s.now().UTC(),
 		corr: fmt.Sprintf("%s.%d", p.id, p.count),
+
+		rules: p.s.rules(),
 	}
 	msg, err := p.s.dialect.Parse(frame, iso8583.SideTerminal)
 	if r.msg = msg; err != nil {
@@ -206,7 +208,7 @@ func (p *peer) write(msg []byte) error {
 	}
 	p.writing.Lock()
 	defer p.writing.Unlock()
-	if err := p.conn.SetWriteDeadline(time.Now().Add(p.s.cfg.Timers.Write)); err != nil {
+	if err := p.conn.SetWriteDeadline(time.Now().Add(p.s.rules().Timers.Write)); err != nil {
 		return fmt.Errorf("sending the answer: %w", err)
 	}
 	if _, err := p.conn.Write(frame); err != nil {

@@ -23,6 +23,8 @@ type request struct {
 	corr string
 	act  *custody.Act
 
+	rules *settings // as they were when it came
+
 	terminal Terminal
 	known    bool   // the registry has the TID
 	serial   serial // of DE 62
@@ -210,7 +212,7 @@ func (s *Switch) admit(tx Tx, r *request) (*verdict, error) {
 		}
 		same = err == nil && before == r.raw
 	}
-	switch judgeCounter(last, r.serial.counter, s.cfg.Limits.KSNStep, same) {
+	switch judgeCounter(last, r.serial.counter, r.rules.Limits.KSNStep, same) {
 	case fresh:
 		if err := tx.Accept(r.serial.device, r.serial.counter, r.raw, r.at); err != nil {
 			return nil, fmt.Errorf("advancing the KSN counter: %w", err)

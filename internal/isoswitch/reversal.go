@@ -127,7 +127,7 @@ func (s *Switch) ask(r *request, token string) (question, bool) {
 func (s *Switch) look(tx Tx, r *request, q question) (facts, error) {
 	var f facts
 	var err error
-	f.original, err = tx.Newest(q.key, r.at.Add(-s.cfg.Timers.LookBack))
+	f.original, err = tx.Newest(q.key, r.at.Add(-r.rules.Timers.LookBack))
 	if errors.Is(err, ErrNotFound) {
 		return f, nil
 	}
@@ -155,7 +155,7 @@ func optional(rev *Reversal, err error) (*Reversal, error) {
 
 // apply decides, and writes what the decision does.
 func (s *Switch) apply(tx Tx, r *request, q question, f facts, card custody.Card, num number) (decision, error) {
-	v := s.policy.decide(q, f)
+	v := r.rules.policy.decide(q, f)
 	d := decision{verdict: v, answer: answer{code: v.code}, unknown: f.original == nil}
 	if f.original != nil {
 		d.flight = s.flights.find(f.original.OID)
@@ -307,7 +307,7 @@ func (s *Switch) lookAbroad(ctx context.Context, r *request, d *decision, card c
 			Approval: r.msg.Text(38),
 			PANToken: card.Token,
 			Amount:   amount,
-			Since:    r.at.Add(-s.cfg.Timers.LookBack),
+			Since:    r.at.Add(-r.rules.Timers.LookBack),
 		})
 		return err
 	})
@@ -366,7 +366,7 @@ func (s *Switch) answerHeld(ctx context.Context, r *request, d decision) {
 	r.act.Close()
 	r.turn.end()
 	if d.flight != nil {
-		timer := time.NewTimer(s.cfg.Timers.Hold)
+		timer := time.NewTimer(r.rules.Timers.Hold)
 		defer timer.Stop()
 		select {
 		case <-d.flight.done:

@@ -67,7 +67,7 @@ func (s *Switch) acceptSale(ctx context.Context, r *request, card custody.Card) 
 		if in.refused, err = s.admit(tx, r); err != nil || in.refused != nil {
 			return err
 		}
-		earlier, err := tx.Newest(t.Key, r.at.Add(-s.cfg.Timers.LookBack))
+		earlier, err := tx.Newest(t.Key, r.at.Add(-r.rules.Timers.LookBack))
 		if err == nil {
 			in = s.duplicate(earlier, t)
 			if earlier.Content == t.Content { // one sale has one reference, also in a refusal
@@ -191,7 +191,7 @@ func (s *Switch) forwardSale(ctx context.Context, r *request, t *Txn, flight *li
 		return
 	}
 	r.act.Close() // the room in the log is not kept while upstream takes its time
-	reply, cause := s.awaitSale(ctx, t, open)
+	reply, cause := s.awaitSale(ctx, r.rules, t, open)
 	if r.act, err = s.custody.Begin(ctx, r.peer.caller, r.corr); err != nil {
 		s.finishUnrecorded(ctx, r, flight, err)
 		return
@@ -280,8 +280,8 @@ func (s *Switch) translatePIN(ctx context.Context, r *request) ([]byte, error) {
 }
 
 // awaitSale waits for the answer from upstream, or says why there is none.
-func (s *Switch) awaitSale(ctx context.Context, t *Txn, open *exchange) (reply *iso8583.Message, cause Cause) {
-	timer := time.NewTimer(s.cfg.Timers.Upstream)
+func (s *Switch) awaitSale(ctx context.Context, rules *settings, t *Txn, open *exchange) (reply *iso8583.Message, cause Cause) {
+	timer := time.NewTimer(rules.Timers.Upstream)
 	defer timer.Stop()
 	select {
 	case reply = <-open.reply:
@@ -293,7 +293,7 @@ func (s *Switch) awaitSale(ctx context.Context, t *Txn, open *exchange) (reply *
 	case <-ctx.Done():
 		cause = ByRestart
 	}
-	until := s.now().Add(s.cfg.Timers.Stray)
+	until := s.now().Add(rules.Timers.Stray)
 	s.link.open.expire(open, until, func(m *iso8583.Message) { s.lateAnswer(s.life, t, m) })
 	return nil, cause
 }
@@ -449,7 +449,7 @@ func (s *Switch) reverseUndelivered(flight *live) (t *Txn, err error) {
 
 // joinSale answers a repeat of a sale in flight with the answer to that sale.
 func (s *Switch) joinSale(ctx context.Context, r *request, flight *live) {
-	timer := time.NewTimer(s.cfg.Timers.Switch)
+	timer := time.NewTimer(r.rules.Timers.Switch)
 	defer timer.Stop()
 	select {
 	case <-flight.done:

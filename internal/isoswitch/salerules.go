@@ -18,11 +18,11 @@ func (s *Switch) permitSale(r *request) *verdict {
 	switch {
 	case !allowedType(m.MTI(), kind):
 		return &verdict{code: codeInvalid, reason: audit.ReasonProfileDenied}
-	case !slices.Contains(s.cfg.Limits.Currencies, m.Text(49)):
+	case !slices.Contains(r.rules.Limits.Currencies, m.Text(49)):
 		return &verdict{code: codeInvalid, reason: audit.ReasonProfileDenied}
 	case amount == 0 && kind != typeBalance:
 		return &verdict{code: codeAmount, reason: audit.ReasonFormatError}
-	case amount > s.cfg.Limits.MaxAmount, r.terminal.Most > 0 && amount > r.terminal.Most:
+	case amount > r.rules.Limits.MaxAmount, r.terminal.Most > 0 && amount > r.terminal.Most:
 		return &verdict{code: codeLimit, reason: audit.ReasonProfileDenied}
 	case m.Has(35) && trackPAN(m.Text(35)) != m.Text(2):
 		return &verdict{code: codePAN, reason: audit.ReasonPANMismatch}

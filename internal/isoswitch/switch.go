@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"keyd.dev/keyd/internal/custody"
@@ -21,7 +22,7 @@ type Switch struct {
 	custody *custody.Custody
 	dialect *iso8583.Dialect
 	log     *slog.Logger
-	policy  policy
+	set     atomic.Pointer[settings] // see [Switch.Renew]
 	observe func(Event)
 
 	link    *link
@@ -56,22 +57,15 @@ func New(cfg Config) (*Switch, error) {
 		dialect: cfg.Dialect,
 		log:     cfg.Log,
 		observe: cfg.Observe,
-		policy: policy{
-			acquirer: cfg.Acquirer,
-			partials: cfg.Limits.PartialTypes,
-			lookBack: cfg.Timers.LookBack,
-			maxAge:   cfg.Timers.MaxAge,
-			skew:     cfg.Timers.ClockSkew,
-			refuse:   cfg.Limits.Velocity.Refuse,
-		},
 		numbers: &numbers{journal: cfg.Journal, name: "stan/" + cfg.Upstream.Name, clock: cfg.Clock},
 		flights: &flights{byOID: map[OID]*live{}},
-		floods:  newFloods(cfg.Lockout, cfg.Clock),
-		rates:   &rates{perHour: cfg.Limits.Velocity.PerHour, clock: cfg.Clock, count: map[string]*failures{}},
-		tombs:   &rates{perHour: cfg.Limits.Tombstones, clock: cfg.Clock, count: map[string]*failures{}},
 		woken:   make(chan struct{}, 1),
 		claimed: map[OID]bool{},
 	}
+	s.set.Store(newSettings(cfg.Acquirer, Settings{cfg.Limits, cfg.Timers, cfg.Retry, cfg.Lockout}))
+	s.floods = newFloods(s.lockoutRules, cfg.Clock)
+	s.rates = &rates{perHour: func() int { return s.rules().Limits.Velocity.PerHour }, clock: cfg.Clock, count: map[string]*failures{}}
+	s.tombs = &rates{perHour: func() int { return s.rules().Limits.Tombstones }, clock: cfg.Clock, count: map[string]*failures{}}
 	s.link = newLink(s, cfg.Upstream)
 	s.life, s.kill = context.WithCancel(context.Background())
 	return s, nil
@@ -145,7 +139,7 @@ func (s *Switch) begin() bool {
 // accept lets connections in until ctx ends, and returns when all are gone.
 func (s *Switch) accept(ctx context.Context, listener net.Listener) error {
 	var connections sync.WaitGroup
-	slots := make(chan struct{}, s.cfg.Limits.Connections)
+	slots := make(chan struct{}, s.rules().Limits.Connections)
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()
 	var failed error
@@ -191,7 +185,7 @@ func (s *Switch) drain(connections *sync.WaitGroup) error {
 		connections.Wait()
 		close(done)
 	}()
-	timer := time.NewTimer(s.cfg.Timers.Drain)
+	timer := time.NewTimer(s.rules().Timers.Drain)
 	defer timer.Stop()
 	select {
 	case <-done:
