@@ -49,7 +49,7 @@ func (w *wireLog) RoundTrip(r *http.Request) (*http.Response, error) {
 	defer w.mu.Unlock()
 	w.targets[name]++
 	w.ids = append(w.ids, r.Header.Get("amz-sdk-invocation-id"))
-	if err == nil {
+	if err == nil && response.StatusCode == http.StatusOK {
 		w.custody[name] = response.Header.Get("x-keyd-custody")
 	}
 	if err == nil && w.lose > 0 {
