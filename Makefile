@@ -7,7 +7,7 @@ PKGS := ./...
 FUZZTIME ?= 30s
 BENCHTIME ?= 1s
 
-.PHONY: all build demo test check bench fuzz clean deps testdeps vectors
+.PHONY: all build demo test test-node check bench fuzz clean deps testdeps vectors
 
 all: build
 
@@ -33,6 +33,11 @@ test: testdeps
 	KEYD_TEST_MODULE=softokn CGO_ENABLED=1 $(GO) test -race -timeout 30m ./internal/api ./softhsm-test
 	GOEXPERIMENT=runtimesecret CGO_ENABLED=1 $(GO) test ./internal/secret ./dukpt ./pin ./mac ./keys/...
 	@sh scripts/vectors.sh
+	@GO=$(GO) sh scripts/node.sh
+
+# The official JavaScript clients alone.
+test-node: testdeps
+	@GO=$(GO) sh scripts/node.sh
 
 # The vectors alone, counted by file and module.
 vectors: testdeps
