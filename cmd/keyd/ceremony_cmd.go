@@ -189,7 +189,7 @@ func atTerminal(p *program) (context.Context, context.CancelFunc, error) {
 	if err := harden(); err != nil {
 		return nil, nil, err
 	}
-	if err := lockMemory(); err != nil {
+	if _, err := lockMemory(); err != nil {
 		fmt.Fprintf(p.stderr, "%s: the memory of this command can be swapped to disk: %v\n", programName, err)
 	}
 	ctx, stop := signal.NotifyContext(p.ctx, syscall.SIGHUP)

@@ -62,7 +62,8 @@ func startDev(t *testing.T, dir string, args ...string) *running {
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &running{t: t, stderr: &buffer{}, cancel: cancel, code: make(chan int, 1)}
 	go func() {
-		r.code <- run(ctx, append([]string{"dev", "--dir", dir}, args...), strings.NewReader(""), io.Discard, r.stderr)
+		// The test's own process must stay as it is.
+		r.code <- run(ctx, append([]string{"dev", "--dir", dir, "--sandbox", "off"}, args...), strings.NewReader(""), io.Discard, r.stderr)
 	}()
 	poll(t, "dev.json", func() bool {
 		select {

@@ -21,6 +21,7 @@ type devCmd struct {
 	Ops      string `placeholder:"ADDR" help:"Address of health and metrics."`
 	Upstream string `placeholder:"ADDR" help:"Address that keyd connects to, and where the simulated issuer listens."`
 	NoSim    bool   `name:"no-sim" help:"Start no issuer: run one of your own at the upstream address."`
+	Sandbox  string `placeholder:"MODE" help:"off, best_effort or strict, in place of process.sandbox of the configuration."`
 	Module   string `placeholder:"FILE" help:"SoftHSM's PKCS#11 module, where it is not found by itself."`
 }
 
@@ -136,6 +137,9 @@ func (d *devDir) serve(p *program, cfg *configFile, withIssuer bool) error {
 		go func() { issuerDone <- issuer.Serve(issuing, listener) }()
 	} else {
 		close(issuerDone)
+	}
+	if err := daemon.confine(d.path); err != nil {
+		return abandon(err)
 	}
 	err = daemon.serve(p.ctx, func() error {
 		if err := d.writeVkey(daemon.node); err != nil {

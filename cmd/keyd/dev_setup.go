@@ -16,6 +16,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"keyd.dev/keyd/internal/hsm"
+	"keyd.dev/keyd/internal/sandbox"
 	"keyd.dev/keyd/internal/secret"
 )
 
@@ -58,6 +59,13 @@ func (d *devDir) prepare(p *program, c *devCmd) (*configFile, error) {
 		if flags[i] != "" {
 			*value = flags[i]
 		}
+	}
+	if c.Sandbox != "" {
+		mode, err := sandbox.ParseMode(c.Sandbox)
+		if err != nil {
+			return nil, usageError("--sandbox: %w", err)
+		}
+		cfg.Process.Sandbox = string(mode)
 	}
 	return cfg, cfg.pickPorts()
 }

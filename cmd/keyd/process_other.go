@@ -17,7 +17,7 @@ func harden() error {
 }
 
 // lockMemory has nothing to do here.
-func lockMemory() error { return nil }
+func lockMemory() (bool, error) { return false, nil }
 
 // memlockLimit cannot be told here.
 func memlockLimit() (uint64, error) { return 0, errors.ErrUnsupported }

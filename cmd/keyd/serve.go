@@ -68,6 +68,7 @@ type daemon struct {
 	ops        *opsServer
 	draining   atomic.Bool
 	held       sandbox.State // by the kernel, of the process
+	locked     bool          // memory stays out of the swap
 	hangup     chan os.Signal
 
 	apiListener    net.Listener
@@ -82,10 +83,11 @@ func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemo
 	if fips140.Enforced() {
 		return nil, advise(errors.New("GODEBUG=fips140=only forbids DES and TDES, which terminals and PIN blocks need"), "use fips140=on, or leave GODEBUG out")
 	}
-	if err := lockMemory(); err != nil {
+	locked, err := lockMemory()
+	if !locked {
 		log.Warn("memory can be swapped to disk", "err", err)
 	}
-	d := &daemon{cfg: cfg, log: log, metrics: newMetrics(), hangup: make(chan os.Signal, 1)}
+	d := &daemon{cfg: cfg, log: log, locked: locked, metrics: newMetrics(), hangup: make(chan os.Signal, 1)}
 	d.ops = newOps(&cfg.Ops, d.metrics, log)
 	// From the first moment on, a SIGHUP must not end the process.
 	signal.Notify(d.hangup, syscall.SIGHUP)

@@ -25,11 +25,11 @@ type epoch struct {
 	t       *Token
 	number  uint64
 	keeper  *session
-	queue   chan *call // to the workers
-	keeping chan *call // to the keeper: calls that make and destroy objects
-	quit    chan struct{}
+	queue   *queue // to the workers
+	keeping *queue // to the keeper: calls that make and destroy objects
 
 	mu      sync.Mutex
+	queues  map[*queue]struct{} // these two, and those of one purpose
 	ended   bool
 	left    []*session // open, of workers that have left
 	workers sync.WaitGroup
@@ -48,7 +48,7 @@ func (e *epoch) newSession(flags uint) *session {
 func (t *Token) begin() (_ *epoch, err error) {
 	e := &epoch{
 		t: t, number: t.stats.epochs.Add(1),
-		queue: make(chan *call), keeping: make(chan *call), quit: make(chan struct{}),
+		queue: newQueue(true), keeping: newQueue(false), queues: make(map[*queue]struct{}),
 	}
 	e.masters.Store(new(masters))
 	e.keeper = e.newSession(0)
@@ -100,8 +100,8 @@ func (t *Token) enter(s *session) error {
 
 // pinForLogin returns the PIN, and whether it is kept.
 func (t *Token) pinForLogin() (secret.Bytes, bool, error) {
-	if t.pin.Len() > 0 {
-		return t.pin, true, nil
+	if t.kept.pin.Len() > 0 {
+		return t.kept.pin, true, nil
 	}
 	if t.entered && !t.cfg.RetainPIN {
 		return secret.Bytes{}, false, fmt.Errorf("%w: the login was lost and the PIN is not kept; an operator must start keyd again", ErrPIN)
@@ -111,10 +111,14 @@ func (t *Token) pinForLogin() (secret.Bytes, bool, error) {
 		return secret.Bytes{}, false, fmt.Errorf("%w: get the PIN: %w", ErrPIN, err)
 	}
 	t.entered = true
-	if t.cfg.RetainPIN {
-		t.pin = pin
+	if !t.cfg.RetainPIN || pin.Len() == 0 {
+		return pin, false, nil
 	}
-	return pin, t.cfg.RetainPIN, nil
+	if err := t.kept.keep(pin); err != nil {
+		pin.Clear()
+		return secret.Bytes{}, false, err
+	}
+	return t.kept.pin, true, nil
 }
 
 // end stops the workers and waits for them. Stuck ones have been struck off,
@@ -122,9 +126,9 @@ func (t *Token) pinForLogin() (secret.Bytes, bool, error) {
 // closeSessions, and with them the login.
 func (e *epoch) end() {
 	e.mu.Lock()
-	if !e.ended {
-		e.ended = true
-		close(e.quit)
+	e.ended = true
+	for q := range e.queues {
+		q.close()
 	}
 	e.mu.Unlock()
 	e.workers.Wait()

@@ -37,8 +37,9 @@ type Token struct {
 	can   capabilities
 	now   func() time.Time
 
-	pin     secret.Bytes // empty unless it is kept
-	entered bool         // the PIN has been asked for once
+	kept      keptPIN // empty unless it is kept
+	pinMemory string
+	entered   bool // the PIN has been asked for once
 
 	condition  atomic.Pointer[condition]
 	suspicions chan *suspicion
@@ -87,6 +88,7 @@ type Info struct {
 // Stats are counts since Open.
 type Stats struct {
 	Calls     uint64 // into the module, on behalf of keys
+	Gathered  uint64 // uses of a key that shared the call of another
 	Late      uint64 // calls that found no session before their deadline
 	Abandoned uint64 // calls that did not return before their deadline
 	Stuck     int64  // of these, those that have not come back yet
@@ -105,8 +107,8 @@ type Stats struct {
 }
 
 type counters struct {
-	calls, late, abandoned, made, destroyed, logins, epochs, reloads atomic.Uint64
-	waiting, busy                                                    atomic.Int64
+	calls, gathered, late, abandoned, made, destroyed, logins, epochs, reloads atomic.Uint64
+	waiting, busy                                                              atomic.Int64
 }
 
 // Open loads the module, finds the token, logs in, tests the module with known
@@ -136,12 +138,13 @@ func open(cfg Config, load func(string) (cryptoki, error)) (*Token, error) {
 		return nil, err
 	}
 	if err := t.first(); err != nil {
-		t.pin.Clear()
+		err = errors.Join(err, t.kept.drop())
 		if t.owner {
 			_ = mod.Finalize()
 		}
 		return nil, err
 	}
+	t.pinMemory = t.kept.kind
 	go t.supervise()
 	return t, nil
 }
@@ -224,7 +227,7 @@ func (t *Token) Close() error {
 			last.end()
 			last.closeSessions()
 		}
-		t.pin.Clear()
+		_ = t.kept.drop()
 		// A module is not finalised under a call that is still inside.
 		if t.owner && t.stuck.Load() == 0 {
 			_ = t.mod.Finalize()
@@ -243,7 +246,7 @@ func (t *Token) Info() Info {
 // Stats returns the counts since Open.
 func (t *Token) Stats() Stats {
 	s := Stats{
-		Calls: t.stats.calls.Load(), Late: t.stats.late.Load(), Abandoned: t.stats.abandoned.Load(), Stuck: t.stuck.Load(),
+		Calls: t.stats.calls.Load(), Gathered: t.stats.gathered.Load(), Late: t.stats.late.Load(), Abandoned: t.stats.abandoned.Load(), Stuck: t.stuck.Load(),
 		Waiting: t.stats.waiting.Load(), Sessions: t.cfg.Sessions, Busy: t.stats.busy.Load(),
 		Made: t.stats.made.Load(), Destroyed: t.stats.destroyed.Load(),
 		Logins: t.stats.logins.Load(), Epochs: t.stats.epochs.Load(), Reloads: t.stats.reloads.Load(),
@@ -270,7 +273,7 @@ func (t *Token) Check(ctx context.Context) error {
 			return fmt.Errorf("hsm: check: %w", err)
 		}
 		var zero, mac [16]byte
-		return e.once(c, signing, pkcs11.CKM_AES_CMAC, lmk.mac, nil, zero[:], mac[:])
+		return e.once(c, signing, pkcs11.CKM_AES_CMAC, pair{lmk.mac}, nil, zero[:], mac[:])
 	})
 }
 

@@ -37,6 +37,11 @@ func newSession(ctx context.Context, db *sql.DB) (*session, error) {
 		s.lite = lite
 		return nil
 	})
+	if err == nil {
+		// What a query sorts stays out of temporary files: rows hold cards, and the
+		// daemon's sandbox has no folder for them.
+		_, err = conn.ExecContext(ctx, "PRAGMA temp_store = MEMORY")
+	}
 	if err != nil {
 		conn.Close()
 		return nil, err
