@@ -15,6 +15,7 @@ const (
 	exitFailed   = 1
 	exitUsage    = 2
 	exitVerify   = 3 // a MAC, a log or a check value did not verify
+	exitPIN      = 4 // the token refused the PIN, or there is none: not to be tried again by itself
 	programName  = "keyd"
 	programAbout = "Payment cryptography beside an HSM, and a switch core that refuses every reversal it cannot authenticate."
 )
@@ -29,27 +30,28 @@ type program struct {
 
 // cli is the command line, one field a command; each stands in a file of its own.
 type cli struct {
-	Init      initCmd      `cmd:"" help:"Make the token's master keys, the database and the audit log of a new node."`
-	Serve     serveCmd     `cmd:"" help:"Run the daemon."`
-	Dev       devCmd       `cmd:"" help:"Run a daemon for development: SoftHSM token, certificates, published test keys, simulated issuer."`
-	Key       keyCmd       `cmd:"" help:"Look at keys, make, change, exchange and end them."`
-	LMK       lmkCmd       `cmd:"" name:"lmk" help:"Look at, compare and change the local master key, under which all keys are."`
-	Client    clientCmd    `cmd:"" help:"Look at and change the roles of clients."`
-	Approve   approveCmd   `cmd:"" help:"Be the second person: consent to what another administrator asked for."`
-	Reject    rejectCmd    `cmd:"" help:"Close a request for approval, or take an approval back."`
-	Approvals approvalsCmd `cmd:"" help:"Look at the requests that need a second person."`
-	Call      callCmd      `cmd:"" help:"Try any operation of the API by hand: JSON in, JSON out."`
-	Register  registerCmd  `cmd:"" help:"What the token knows of the database: see that, and set it right after an upgrade or a restore."`
-	Terminal  terminalCmd  `cmd:"" help:"The registry of terminals and their keys."`
-	Ceremony  ceremonyCmd  `cmd:"" help:"Bring keys in, take them out, change and end them, under dual control."`
-	Backup    backupCmd    `cmd:"" help:"Back a node up, prove a backup, make a new node of one."`
-	Audit     auditCmd     `cmd:"" help:"Read and verify the audit log."`
-	Config    configCmd    `cmd:"" help:"Check a configuration, and print what can stand in one."`
-	Sim       simCmd       `cmd:"" help:"Simulate an issuer or a POS terminal."`
-	Demo      demoCmd      `cmd:"" help:"Show the main job end to end, with a daemon of its own."`
-	Bench     benchGroup   `cmd:"" help:"Measure a daemon of its own on this machine."`
-	Doctor    doctorCmd    `cmd:"" help:"Say what is missing on this machine and how to mend it."`
-	Version   versionCmd   `cmd:"" help:"Print the version."`
+	Init       initCmd       `cmd:"" help:"Make the token's master keys, the database and the audit log of a new node."`
+	Serve      serveCmd      `cmd:"" help:"Run the daemon."`
+	Dev        devCmd        `cmd:"" help:"Run a daemon for development: SoftHSM token, certificates, published test keys, simulated issuer."`
+	Key        keyCmd        `cmd:"" help:"Look at keys, make, change, exchange and end them."`
+	LMK        lmkCmd        `cmd:"" name:"lmk" help:"Look at, compare and change the local master key, under which all keys are."`
+	Client     clientCmd     `cmd:"" help:"Look at and change the roles of clients."`
+	Approve    approveCmd    `cmd:"" help:"Be the second person: consent to what another administrator asked for."`
+	Reject     rejectCmd     `cmd:"" help:"Close a request for approval, or take an approval back."`
+	Approvals  approvalsCmd  `cmd:"" help:"Look at the requests that need a second person."`
+	Call       callCmd       `cmd:"" help:"Try any operation of the API by hand: JSON in, JSON out."`
+	Register   registerCmd   `cmd:"" help:"What the token knows of the database: see that, and set it right after an upgrade or a restore."`
+	Terminal   terminalCmd   `cmd:"" help:"The registry of terminals and their keys."`
+	Ceremony   ceremonyCmd   `cmd:"" help:"Bring keys in, take them out, change and end them, under dual control."`
+	Backup     backupCmd     `cmd:"" help:"Back a node up, prove a backup, make a new node of one."`
+	Audit      auditCmd      `cmd:"" help:"Read and verify the audit log."`
+	Config     configCmd     `cmd:"" help:"Check a configuration, and print what can stand in one."`
+	Sim        simCmd        `cmd:"" help:"Simulate an issuer or a POS terminal."`
+	Demo       demoCmd       `cmd:"" help:"Show the main job end to end, with a daemon of its own."`
+	Bench      benchGroup    `cmd:"" help:"Measure a daemon of its own on this machine."`
+	Doctor     doctorCmd     `cmd:"" help:"Say what is missing on this machine and how to mend it."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
+	Completion completionCmd `cmd:"" help:"Print a script by which a shell completes commands, flags and files."`
 }
 
 // run is the whole program: it parses args, runs one command, prints one error,
