@@ -111,6 +111,18 @@ func (v *vaulted) set(section, key, value string) {
 	v.must(os.WriteFile(v.config, []byte(strings.Join(lines, "\n")), 0o600))
 }
 
+// insert adds a line to a section.
+func (v *vaulted) insert(section, line string) {
+	v.t.Helper()
+	text, err := os.ReadFile(v.config)
+	v.must(err)
+	head := "\n[" + section + "]\n"
+	if n := strings.Count(string(text), head); n != 1 {
+		v.t.Fatalf("the configuration has %d sections %s", n, section)
+	}
+	v.must(os.WriteFile(v.config, []byte(strings.Replace(string(text), head, head+line+"\n", 1)), 0o600))
+}
+
 // section adds text at the end of the configuration. The empty [vault] that the
 // development daemon writes goes.
 func (v *vaulted) section(format string, args ...any) {
@@ -167,6 +179,12 @@ func (v *vaulted) start() {
 	v.t.Helper()
 	v.launch("serve", "--config", v.config)
 	v.await("ready", func() bool { ready, _ := v.ready(); return ready })
+}
+
+// hangup lets the daemon ask Vault at once.
+func (v *vaulted) hangup() {
+	v.t.Helper()
+	v.must(v.proc.Process.Signal(syscall.SIGHUP))
 }
 
 func (v *vaulted) stop() {
@@ -251,7 +269,7 @@ func (v *vaulted) client(pool *x509.CertPool) (*http.Client, func(*http.Client) 
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{cert}}}
 	v.t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: 20 * time.Second}, func(c *http.Client) error {
-		const body = `{"KeyIdentifier":"alias/dev/zak","MessageData":"00112233","GenerationAttributes":{"Algorithm":"ISO9797_ALGORITHM3"}}`
+		const body = `{"KeyIdentifier":"alias/dev/zak","MessageData":"0011223344556677","GenerationAttributes":{"Algorithm":"ISO9797_ALGORITHM3"}}`
 		resp, err := c.Post(v.dev.APIURL+"/mac/generate", "application/json", strings.NewReader(body))
 		if err != nil {
 			return err
@@ -306,11 +324,13 @@ func TestVaultPINSealedInTraffic(t *testing.T) {
 	v.await("C-08 Vault is up", func() bool { return v.metric("keyd_vault_up 1") })
 	stop := v.traffic(4)
 	v.vault.Seal()
+	v.hangup()
 	v.await("C-08 Vault is seen to be sealed", func() bool { return v.metric("keyd_vault_sealed 1") && v.metric("keyd_vault_up 0") })
 	if ready, report := v.ready(); !ready || report.Parts[partVault].OK {
 		t.Errorf("C-08: with Vault sealed: ready %v, %+v", ready, report.Parts[partVault])
 	}
 	v.vault.Unseal()
+	v.hangup()
 	v.await("C-08 Vault is up again", func() bool { return v.metric("keyd_vault_up 1") })
 	v.vault.Stop()
 	if n := stop(); n < 100 {
@@ -360,17 +380,17 @@ func TestVaultColdStart(t *testing.T) {
 // mended at once by SIGHUP.
 func TestVaultRefuses(t *testing.T) {
 	v := newVaulted(t)
-	v.set("token", "pin_source", "vault:secret/keyd/nothing#pin")
+	v.set("token", "pin_source", "vault:secret/keyd/token#another")
 	v.appRole()
 	v.launch("serve", "--config", v.config)
 	v.await("C-10 the refusal is counted", func() bool {
 		return v.metric(`keyd_vault_requests_total{operation="kv",result="configuration"} 1`) && v.metric(`keyd_vault_alarms_total{cause="configuration"} 1`)
 	})
-	v.vault.Write("secret/data/keyd/nothing", map[string]any{"data": map[string]any{"pin": v.pin}})
+	v.vault.Write("secret/data/keyd/token", map[string]any{"data": map[string]any{"another": v.pin}})
 	if !strings.Contains(v.out.String(), `"cause":"configuration"`) {
 		t.Errorf("the log does not say what is wrong:\n%s", v.out)
 	}
-	v.must(v.proc.Process.Signal(syscall.SIGHUP))
+	v.hangup()
 	v.await("C-10 ready after SIGHUP", func() bool { ready, _ := v.ready(); return ready })
 	v.stop()
 }

@@ -30,9 +30,10 @@ func (c *Client) Secret(ctx context.Context, mount, path, field string) (string,
 	}
 	data, ok := answer.Data["data"].(map[string]any)
 	if !ok {
-		return "", fmt.Errorf("reading the secret %s: %w: it is deleted, or the engine is not KV version 2", at, ErrNotFound)
+		return "", c.counted("kv", fmt.Errorf("reading the secret %s: %w: it is deleted, or the engine is not KV version 2", at, ErrNotFound))
 	}
-	return fieldOf(data, field, at)
+	value, err := fieldOf(data, field, at)
+	return value, c.counted("kv", err)
 }
 
 // Unwrapped implements [credentials.Vault].
@@ -49,7 +50,16 @@ func (c *Client) Unwrapped(ctx context.Context, wrapping string) (string, error)
 	if inner, ok := data["data"].(map[string]any); ok {
 		data = inner
 	}
-	return fieldOf(data, w.Field, w.From)
+	value, err := fieldOf(data, w.Field, w.From)
+	return value, c.counted("unwrap", err)
+}
+
+// counted counts an answer that came and is of no use.
+func (c *Client) counted(operation string, err error) error {
+	if err != nil {
+		c.observe(operation, err)
+	}
+	return err
 }
 
 func fieldOf(data map[string]any, field, at string) (string, error) {

@@ -125,6 +125,7 @@ func (c *Client) Run(ctx context.Context) {
 			return
 		case <-c.wake:
 			not = time.Time{}
+			_ = c.health(ctx)
 		case <-timer.C:
 		case <-health.C:
 			_ = c.health(ctx)
