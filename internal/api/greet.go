@@ -11,9 +11,10 @@ import (
 )
 
 // greeter bounds handshakes. So many are under way; one more ends the oldest,
-// which is one that says nothing: the others take milliseconds. Those that
-// compute take turns by address, and have half of the processors, so that a
-// flood of strangers leaves the rest to those who are in.
+// which is one that says nothing: the others take milliseconds. An address that
+// has an eighth of them ends one of its own. Those that compute take turns by
+// address, and have half of the processors, so that a flood of strangers leaves
+// the rest to those who are in.
 type greeter struct {
 	gate gate // of those that compute; the clients of it are addresses
 
@@ -27,7 +28,7 @@ type greeter struct {
 // visitor is an address with handshakes under way.
 type visitor struct {
 	share
-	greetings int
+	under list.List // of *greeting, the oldest first
 }
 
 // greeting is a connection during its handshake: a net.Conn that gives its place
@@ -38,10 +39,11 @@ type greeting struct {
 	gate    *gate
 	visitor *visitor
 	addr    netip.Addr
-	at      *list.Element
-	in      bool // at the gate
-	done    bool // the handshake is over
-	ended   bool // in favour of a later one
+	at      *list.Element // in all that are under way; nil when it is not
+	own     *list.Element // in those of its address
+	in      bool          // at the gate
+	done    bool          // the handshake is over
+	ended   bool          // in favour of a later one
 }
 
 func newGreeter() *greeter {
@@ -52,26 +54,41 @@ func newGreeter() *greeter {
 }
 
 // begin takes a connection in. most is how many may be under way.
-func (g *greeter) begin(ctx context.Context, raw net.Conn, most int) *greeting {
+func (g *greeter) begin(raw net.Conn, most int) *greeting {
 	addr := addressOf(raw)
-	one := &greeting{Conn: raw, ctx: ctx, gate: &g.gate, addr: addr}
+	one := &greeting{Conn: raw, gate: &g.gate, addr: addr}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.under.Len() >= most {
-		oldest := g.under.Front().Value.(*greeting)
-		oldest.ended = true
-		g.under.Remove(oldest.at)
-		oldest.at = nil
-		_ = oldest.Conn.Close()
-	}
 	one.visitor = g.by[addr]
 	if one.visitor == nil {
 		one.visitor = &visitor{share: share{name: addr.String()}}
-		g.by[addr] = one.visitor
 	}
-	one.visitor.greetings++
-	one.at = g.under.PushBack(one)
+	if g.under.Len() >= most {
+		oldest := g.under.Front()
+		if own := &one.visitor.under; own.Len() > 0 && own.Len() >= most/8 {
+			oldest = own.Front()
+		}
+		last := oldest.Value.(*greeting)
+		last.ended = true
+		g.drop(last)
+		_ = last.Conn.Close()
+	}
+	g.by[addr] = one.visitor
+	one.at, one.own = g.under.PushBack(one), one.visitor.under.PushBack(one)
 	return one
+}
+
+// drop takes a greeting out of the lists. The caller holds the mutex.
+func (g *greeter) drop(one *greeting) {
+	if one.at == nil {
+		return
+	}
+	g.under.Remove(one.at)
+	one.visitor.under.Remove(one.own)
+	one.at = nil
+	if one.visitor.under.Len() == 0 {
+		delete(g.by, one.addr)
+	}
 }
 
 // end lets a connection go on, or out. It reports whether it was ended in favour
@@ -81,13 +98,7 @@ func (g *greeter) end(one *greeting) (ended bool) {
 	one.done = true
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if one.at != nil {
-		g.under.Remove(one.at)
-		one.at = nil
-	}
-	if one.visitor.greetings--; one.visitor.greetings == 0 {
-		delete(g.by, one.addr)
-	}
+	g.drop(one)
 	return one.ended
 }
 

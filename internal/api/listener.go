@@ -71,15 +71,17 @@ func (l *listener) accept() {
 			l.failed <- err
 			return
 		}
-		l.work.Go(func() { l.greet(raw) })
+		// Here and not there: who came first is the oldest.
+		one := l.h.greeter.begin(raw, l.h.shares.limits.Load().Handshakes)
+		l.work.Go(func() { l.greet(raw, one) })
 	}
 }
 
 // greet does one handshake.
-func (l *listener) greet(raw net.Conn) {
+func (l *listener) greet(raw net.Conn, one *greeting) {
 	ctx, cancel := context.WithTimeout(l.ctx, handshakeTimeout)
 	defer cancel()
-	one := l.h.greeter.begin(ctx, raw, l.h.shares.limits.Load().Handshakes)
+	one.ctx = ctx
 	conn := tls.Server(one, l.config)
 	err := conn.HandshakeContext(ctx)
 	ended := l.h.greeter.end(one)

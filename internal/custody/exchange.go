@@ -124,6 +124,9 @@ func (c *Custody) takeIn(ctx context.Context, caller Caller, corr string, q aske
 	if _, _, err := splitTags(q.tags, c.lists.Load().legacyPIN); err != nil {
 		return KeyRecord{}, 0, err
 	}
+	if err := c.room(ctx); err != nil {
+		return KeyRecord{}, 0, err
+	}
 	approvals, err := c.approved(ctx, caller, corr, OpImportKey, q.object, q.usage)
 	if err != nil {
 		return KeyRecord{}, 0, err

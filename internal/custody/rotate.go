@@ -55,6 +55,11 @@ func (c *Custody) RotateKey(ctx context.Context, caller Caller, corr string, q R
 	if err != nil {
 		return Rotated{}, err
 	}
+	if q.Successor == (Ref{}) {
+		if err := c.room(ctx); err != nil {
+			return Rotated{}, err
+		}
+	}
 	usages := []keys.Usage{old.Block.Attributes.Usage}
 	if q.Successor != (Ref{}) {
 		usages = nil // a value that somebody outside knows takes over the names: see [Custody.moved]
