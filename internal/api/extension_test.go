@@ -309,3 +309,36 @@ func TestFormats(t *testing.T) {
 		})
 	}
 }
+
+// TestISO4PAN (section 9): the PAN field of format 4 is that of the key's policy,
+// on each side for itself.
+func TestISO4PAN(t *testing.T) {
+	b := newBench(t)
+	const value = "8FFD058A06164289C2046604ABD7E908088BB47987B40D21D3D6AAFE62F5375D"
+	b.importKey(t, exampleKey{"alias/zpk-aes12", "", keys.UsagePIN, keys.AES256, keys.ModeBoth, value, map[string]string{"keyd:iso4-pan": "rightmost12"}})
+	client := b.client(t, "switch-a")
+	translate := func(in, out, from, to, block string) answer {
+		return b.call(t, client, "TranslatePinData", translateBody(in, out, from, to, block, ""))
+	}
+	const clear, under = "59E8F963CDF70695", "A0BA774BB147CC0F"
+	for _, c := range []struct {
+		made, read string
+		ok         bool
+	}{
+		{"alias/zpk-aes", "alias/zpk-aes", true}, {"alias/zpk-aes12", "alias/zpk-aes12", true},
+		{"alias/zpk-aes", "alias/zpk-aes12", false}, {"alias/zpk-aes12", "alias/zpk-aes", false},
+	} {
+		t.Run(c.made+" to "+c.read, func(t *testing.T) {
+			made := b.success(t, translate("alias/tpk-17", c.made, "IsoFormat0", "IsoFormat4", clear), "TranslatePinData")["PinBlock"].(string)
+			back := translate(c.read, "alias/zpk-a", "IsoFormat4", "IsoFormat0", made)
+			if !c.ok {
+				answer := b.failure(t, back, "TranslatePinData", "ValidationException", 400)
+				if answer["Message"] != "the PIN block was not accepted" {
+					t.Errorf("message %v", answer["Message"])
+				}
+			} else if got := b.success(t, back, "TranslatePinData")["PinBlock"]; got != under {
+				t.Error("another PIN")
+			}
+		})
+	}
+}
