@@ -7,7 +7,7 @@ GO=${GO:-go}
 root=$(cd "$(dirname "$0")/.." && pwd)
 server=$root/bin/vault-test
 mkdir -p "$root/bin"
-if ! (cd "$root/vault-test" && $GO build -trimpath -o "$server" .); then
+if ! (cd "$root/vault-test" && $GO build -o "$server" .); then
 	echo >&2
 	echo "test-vault: NOT TESTED: the Vault server of vault-test could not be built here." >&2
 	echo "test-vault: it needs the module proxy (or its modules in the cache) once, and memory for the linker." >&2

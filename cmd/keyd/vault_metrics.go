@@ -55,9 +55,9 @@ func (m *vaultMetrics) show(c *vault.Client) {
 	gauge("keyd_vault_up", "1 while Vault answers and is unsealed.", func(s vault.Status) float64 { return truth(s.Up) })
 	gauge("keyd_vault_sealed", "1 while Vault says that it is sealed.", func(s vault.Status) float64 { return truth(s.Sealed) })
 	gauge("keyd_vault_login_failed", "1 while the last login to Vault failed.", func(s vault.Status) float64 { return truth(s.LoginFailed) })
-	gauge("keyd_vault_token_expiry_seconds", "Seconds until keyd's token for Vault ends; 0 without one, +Inf for one that does not end.", func(s vault.Status) float64 {
+	gauge("keyd_vault_token_expiry_seconds", "Seconds until keyd's token for Vault ends; 0 without one, +Inf for one that does not end and where none is needed.", func(s vault.Status) float64 {
 		switch {
-		case !s.HasToken:
+		case !s.HasToken && c.LogsIn():
 			return 0
 		case s.TokenExpires.IsZero():
 			return math.Inf(1)

@@ -216,6 +216,9 @@ func (c *Client) replace(ctx context.Context, old lease) error {
 	return nil
 }
 
+// LogsIn says whether a way to log in is configured. Unwrapping needs none.
+func (c *Client) LogsIn() bool { return c.cfg.Login.Method != "" }
+
 // watchFile learns how long the token of the file lives; who keeps the file
 // renews it.
 func (c *Client) watchFile(ctx context.Context) error {
