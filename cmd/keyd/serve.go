@@ -237,6 +237,7 @@ func (d *daemon) serve(ctx context.Context, ready func() error) error {
 	group.Go(func() { d.node.sweep(background) })
 	group.Go(func() { d.report(background) })
 	d.watchVault(background, &group)
+	group.Go(func() { d.watchLives(background) })
 
 	d.ops.watch(partProcess, true, d.running)
 	err := d.announce(ctx, ready)
