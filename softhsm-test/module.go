@@ -42,13 +42,14 @@ func Each(t *testing.T, f func(t *testing.T, m Module)) {
 }
 
 // Again runs the test program at hand once more, on softokn, for a package
-// whose tests get their tokens from [Config] and [Token].
-func Again(t *testing.T) {
+// whose tests get their tokens from [Config] and [Token]. flags are those of the
+// program, to choose tests.
+func Again(t *testing.T, flags ...string) {
 	t.Helper()
 	if os.Getenv(ModuleVar) != "" {
 		return // this is the second run, or one on a module of somebody's choice
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.timeout=10m")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], append(flags, "-test.timeout=10m")...)
 	cmd.Env = append(os.Environ(), ModuleVar+"="+Softokn().Name)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("on %s: %v\n%s", Softokn().Name, err, out)

@@ -11,6 +11,7 @@ import (
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/secret"
 	"keyd.dev/keyd/keys"
+	softhsmtest "keyd.dev/keyd/softhsm-test"
 )
 
 // The message of NIST SP 800-38A, annex F, two blocks of AES and four of TDES;
@@ -128,6 +129,12 @@ func underAES(key string) string {
 		return err.Error()
 	}
 	return strings.ToUpper(hex.EncodeToString(out))
+}
+
+// TestDataPlaneOnSoftokn runs the known answers of the data plane once more, on
+// softokn.
+func TestDataPlaneOnSoftokn(t *testing.T) {
+	softhsmtest.Again(t, "-test.run=^(TestDataOperations|TestDynamicKeys|TestUnionPayMAC|TestKSNGuard|TestDerivationTypes|TestFormats|TestExamplesDataPlane)$")
 }
 
 // TestDataOperations: known answers of EncryptData and DecryptData through the
