@@ -119,7 +119,7 @@ func openToken(ctx context.Context, cfg *configFile, log *slog.Logger, m *metric
 	if info.PINCountLow {
 		log.Warn("token: a wrong PIN was given since the last right one; if it was not you, find out who", "label", info.Label, "serial", info.Serial)
 	}
-	log.Info("token open", "label", info.Label, "serial", info.Serial, "module", info.Library, "findings", info.Findings, "self_test", info.SelfTest.String())
+	log.Info("token open", "label", info.Label, "serial", info.Serial, "module", info.Library, "findings", info.Findings, "self_test", info.SelfTest.String(), "pin_memory", token.PINMemory())
 	return token, nil
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"runtime/debug"
 	"syscall"
 )
 
@@ -34,6 +35,7 @@ func lockMemory() (bool, error) {
 	if err != nil || limit != unlimited && !mayLock() {
 		return false, err
 	}
+	debug.FreeOSMemory() // what is locked is never given back
 	if err := syscall.Mlockall(syscall.MCL_CURRENT | syscall.MCL_FUTURE | mclOnFault); err != nil {
 		return false, fmt.Errorf("locking the memory: %w", err)
 	}
