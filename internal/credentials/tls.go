@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -201,8 +202,26 @@ func (t *TLS) readFiles() (fileSet, error) {
 	return s, nil
 }
 
+// wholePEM refuses a file of which only some blocks can be read: the libraries
+// pass over the others, and a chain or a list of CAs would be short in silence.
+func wholePEM(text []byte) bool {
+	begun, read := bytes.Count(text, []byte("-----BEGIN ")), 0
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			return read == begun
+		}
+		read++
+	}
+}
+
 func parseMaterial(files TLSFiles, raw fileSet) (*material, error) {
 	m := &material{raw: raw, pool: x509.NewCertPool()}
+	for path, text := range map[string][]byte{files.Cert: raw.cert, files.Key: raw.key, files.CA: raw.ca} {
+		if !wholePEM(text) {
+			return nil, fmt.Errorf("%w: %s: it is written in part, or a block of it is damaged", ErrCertificate, path)
+		}
+	}
 	if files.Cert != "" {
 		pair, err := tls.X509KeyPair(raw.cert, raw.key)
 		if err != nil {

@@ -245,6 +245,10 @@ func TestReload(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
+		{"C-04 a chain that is half written", func() {
+			ca.issue("server", 31)
+			ca.shorten("server.pem", "ca.pem")
+		}},
 		{"C-04 not PEM", func() {
 			if err := os.WriteFile(ca.path("server.pem"), []byte("no"), 0o600); err != nil {
 				t.Fatal(err)
@@ -270,6 +274,22 @@ func TestReload(t *testing.T) {
 				t.Errorf("serial %d in use, want the old 20", got)
 			}
 		})
+	}
+}
+
+// shorten adds a certificate to a file and leaves its second half out.
+func (a *authority) shorten(name, more string) {
+	a.t.Helper()
+	own, err := os.ReadFile(a.path(name))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	next, err := os.ReadFile(a.path(more))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if err := os.WriteFile(a.path(name), append(own, next[:len(next)/2]...), 0o600); err != nil {
+		a.t.Fatal(err)
 	}
 }
 
@@ -341,6 +361,11 @@ func TestNewTLSRefuses(t *testing.T) {
 		name   string
 		change func(*TLSFiles)
 	}{
+		{"C-04 a list of CAs that is half written", func(f *TLSFiles) {
+			half := newAuthority(t, "half")
+			half.shorten("ca.pem", "ca.pem")
+			f.CA = half.path("ca.pem")
+		}},
 		{"C-04 absent file", func(f *TLSFiles) { f.Cert = ca.path("none.pem") }},
 		{"C-04 foreign key", func(f *TLSFiles) { f.Key = ca.path("client.key") }},
 		{"C-04 certificate without key", func(f *TLSFiles) { f.Key = "" }},
