@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"net/http"
 	"strings"
 	"time"
@@ -73,6 +74,42 @@ func deadline(values []string) time.Time {
 	return at
 }
 
+// The pace of refusals to one client. The first ones are told at once. Who goes
+// on asking is told after a moment, so that a flood that gets nothing does not
+// take the processors with it; and who has too many such answers coming to him
+// loses the connection.
+const (
+	refusalRate  = 200 // in a second, at once
+	refusalBurst = 500
+	refusalPause = 100 * time.Millisecond
+)
+
+// pace holds the answer to a request back that was refused, where its client was
+// refused very often. A verification that failed is a result, and no refusal.
+func (c *call) pace(f *fault) {
+	if f.name == verification {
+		return
+	}
+	s := c.share
+	if s == nil {
+		s = c.shares.of(cmp.Or(c.caller.Name, strangers))
+	}
+	if s.told.take(c.clock().UnixNano(), refusalRate, refusalBurst) {
+		return
+	}
+	defer s.paused.Add(-1)
+	if s.paused.Add(1) > int64(s.limits.Load().Concurrent) {
+		f.hangUp = true
+		return
+	}
+	timer := time.NewTimer(refusalPause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.ctx.Done():
+	}
+}
+
 // throttle counts a refusal for its number and is the answer to it. The daemon's
 // log hears once a minute of a client, the audit log gets one count ([Handler.Report]).
 func (c *call) throttle(s *share, why cause) error {
@@ -116,6 +153,7 @@ func (h *Handler) Beside(next http.Handler) http.Handler {
 			return
 		}
 		f := c.faultOf(err)
+		c.pace(f)
 		status, code := f.name.status(dataPlane), "denied"
 		if f.name == throttling {
 			code = "throttled"

@@ -158,7 +158,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	if err := c.serve(r, path); err != nil {
-		c.fail(w, c.faultOf(err))
+		f := c.faultOf(err)
+		c.pace(f)
+		c.fail(w, f)
 		return
 	}
 	c.succeed(w)

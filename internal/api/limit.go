@@ -137,27 +137,31 @@ func (c cause) String() string {
 type share struct {
 	name    string
 	limits  atomic.Pointer[ClientLimits]
-	next    atomic.Int64 // nanoseconds; when the bucket of the rate will be full again
+	rate    bucket       // of requests
 	waiting atomic.Int64 // requests without an answer
 	open    atomic.Int64 // connections
+	told    bucket       // of refusals that are answered at once
+	paused  atomic.Int64 // refusals that are answered later
 	refused [causes]atomic.Uint64
-	told    atomic.Int64 // Unix minute in which the daemon's log heard of it
+	logged  atomic.Int64 // Unix minute in which the daemon's log heard of it
 
 	data, control queue // under the mutexes of the gates
 }
 
-// fits takes one request out of the bucket of the client's rate, or reports
-// false. The bucket is one number: the moment at which it will be full again
-// (GCRA). now is Unix nanoseconds.
-func (s *share) fits(now int64, l *ClientLimits) bool {
-	each := int64(time.Second) / int64(l.PerSecond)
+// bucket is a rate that is kept: the moment, in Unix nanoseconds, at which it
+// will be full again (GCRA).
+type bucket struct{ full atomic.Int64 }
+
+// take takes one out of the bucket, or reports false.
+func (b *bucket) take(now int64, perSecond, burst int) bool {
+	each := int64(time.Second) / int64(perSecond)
 	for {
-		full := s.next.Load()
+		full := b.full.Load()
 		next := max(full, now) + each
-		if next-now > each*int64(l.Burst) {
+		if next-now > each*int64(burst) {
 			return false
 		}
-		if s.next.CompareAndSwap(full, next) {
+		if b.full.CompareAndSwap(full, next) {
 			return true
 		}
 	}
@@ -170,7 +174,7 @@ func (s *share) enter(clock func() time.Time) (why cause, ok bool) {
 		s.waiting.Add(-1)
 		return tooMany, false
 	}
-	if l.PerSecond > 0 && !s.fits(clock().UnixNano(), l) {
+	if l.PerSecond > 0 && !s.rate.take(clock().UnixNano(), l.PerSecond, l.Burst) {
 		s.waiting.Add(-1)
 		return tooFast, false
 	}
@@ -182,7 +186,7 @@ func (s *share) leave() { s.waiting.Add(-1) }
 // tell reports whether the daemon's log is to hear of the client, once a minute.
 func (s *share) tell(now time.Time) bool {
 	minute := now.Unix() / 60
-	return s.told.Swap(minute) != minute
+	return s.logged.Swap(minute) != minute
 }
 
 // connect counts a connection in, or reports false.
