@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 
 	"keyd.dev/keyd/audit"
@@ -154,6 +155,14 @@ func pinOnce(ctx context.Context, t *tokenConfig, vault credentials.Vault) func(
 		})
 		return pin, err
 	}
+}
+
+// pinRefused reports that a try of the PIN was used up, or that the token would
+// not let one be used (C-02).
+func pinRefused(err error) bool {
+	return errors.Is(err, hsm.ErrPIN) && !slices.ContainsFunc(
+		[]error{credentials.ErrUnsafe, credentials.ErrNoPIN, os.ErrNotExist, os.ErrPermission, errPINSpent},
+		func(other error) bool { return errors.Is(err, other) })
 }
 
 func adviseToken(cfg *configFile, err error) error {

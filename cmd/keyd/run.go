@@ -15,7 +15,7 @@ const (
 	exitFailed   = 1
 	exitUsage    = 2
 	exitVerify   = 3 // a MAC, a log or a check value did not verify
-	exitPIN      = 4 // the token refused the PIN, or there is none: not to be tried again by itself
+	exitPIN      = 4 // the token refused the PIN: who starts keyd again by itself uses the tries up
 	programName  = "keyd"
 	programAbout = "Payment cryptography beside an HSM, and a switch core that refuses every reversal it cannot authenticate."
 )

@@ -38,6 +38,9 @@ func (c *serveCmd) Run(p *program) error {
 		return err
 	}
 	d, err := newDaemon(p.ctx, cfg, newLogger(p.stderr, cfg.Log.Level))
+	if pinRefused(err) {
+		return &exitError{code: exitPIN, err: err}
+	}
 	if err != nil {
 		return err
 	}
