@@ -7,7 +7,7 @@ PKGS := ./...
 FUZZTIME ?= 30s
 BENCHTIME ?= 1s
 
-.PHONY: all build demo test test-vault test-node check bench fuzz clean deps testdeps vectors
+.PHONY: all build demo test test-vault test-node test-python check bench fuzz clean deps testdeps vectors
 
 all: build
 
@@ -44,6 +44,10 @@ test-node: testdeps
 # in the bill of materials nor in the vulnerability gate.
 test-vault: testdeps
 	@GO="$(GO)" sh scripts/vault.sh
+
+# boto3, where python3 has it; not part of `make test`.
+test-python: deps build
+	KEYD=$(CURDIR)/$(BIN) python3 cmd/keyd/testdata/python/test_boto3.py -v
 
 # The vectors alone, counted by file and module.
 vectors: testdeps
