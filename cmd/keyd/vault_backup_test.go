@@ -55,6 +55,7 @@ func (v *vaulted) identityFile(name string) (string, string) {
 // TestVaultBackup is C-11: Vault's transit engine around backups, custodians as
 // the second way, and what is printed of both.
 func TestVaultBackup(t *testing.T) {
+	t.Parallel()
 	v := newVaulted(t)
 	pin := filepath.Join(v.dir, "pin")
 	v.must(os.WriteFile(pin, []byte(v.pin), 0o600))
@@ -111,6 +112,7 @@ func TestVaultBackup(t *testing.T) {
 // TestVaultCertificateLogin is C-12 through a daemon: AppRole fetches the first
 // certificate, and every start after it logs in by that leaf.
 func TestVaultCertificateLogin(t *testing.T) {
+	t.Parallel()
 	v := newVaulted(t)
 	v.vault.Write("auth/cert/certs/keyd", map[string]any{
 		"certificate": v.vault.Read("pki/cert/ca").Data["certificate"], "allowed_common_names": "keyd.test", "token_policies": "keyd", "token_ttl": "1h",

@@ -317,6 +317,7 @@ func (v *vaulted) traffic(conns int) (stop func() int64) {
 // TestVaultPINSealedInTraffic is C-12: the PIN comes from Vault, and a Vault that
 // is sealed, and then away, changes nothing for who uses keys (C-08).
 func TestVaultPINSealedInTraffic(t *testing.T) {
+	t.Parallel()
 	v := newVaulted(t)
 	v.set("token", "pin_source", "vault:secret/keyd/token#pin")
 	v.appRole()
@@ -379,6 +380,7 @@ func TestVaultColdStart(t *testing.T) {
 // TestVaultRefuses is C-10: what only an operator can mend is not hammered, and
 // mended at once by SIGHUP.
 func TestVaultRefuses(t *testing.T) {
+	t.Parallel()
 	v := newVaulted(t)
 	v.set("token", "pin_source", "vault:secret/keyd/token#another")
 	v.appRole()
@@ -397,6 +399,7 @@ func TestVaultRefuses(t *testing.T) {
 
 // TestVaultWrappedPIN is C-12: stolen and not stolen.
 func TestVaultWrappedPIN(t *testing.T) {
+	t.Parallel()
 	v := newVaulted(t)
 	wrapped := filepath.Join(v.dir, "wrapped-pin")
 	put := func(token string) { v.must(os.WriteFile(wrapped, []byte(token), 0o600)) }
@@ -420,6 +423,7 @@ func TestVaultWrappedPIN(t *testing.T) {
 // TestVaultPKIReloadsUnderLoad is C-12: the API's certificate comes from Vault's
 // PKI, is renewed every few seconds under load, and no call fails.
 func TestVaultPKIReloadsUnderLoad(t *testing.T) {
+	t.Parallel()
 	v := newVaulted(t)
 	v.set("token", "pin_source", "vault:secret/keyd/token#pin")
 	v.set("api", "cert", "vault:api")
@@ -480,6 +484,7 @@ func TestVaultPKIReloadsUnderLoad(t *testing.T) {
 // TestVaultStartsFromDisk is C-05: with the PIN elsewhere and a good pair on
 // disk, a restart does without Vault.
 func TestVaultStartsFromDisk(t *testing.T) {
+	t.Parallel()
 	v := newVaulted(t)
 	pin := filepath.Join(v.dir, "pin")
 	v.must(os.WriteFile(pin, []byte(v.pin), 0o600))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -46,14 +47,15 @@ type Config struct {
 // it holds appears in what it prints.
 type Client struct {
 	cfg       Config
-	api       *api.Client // without a token; cloned for each request
+	api       *api.Client // without token and namespace; cloned for each request
 	transport *http.Transport
 	wake      chan struct{} // ends a wait of Run
 
 	enter  chan struct{} // one slot: who holds it may log in
 	mu     sync.Mutex
 	lease  lease
-	spent  map[[32]byte]bool // SHA-256 of the wrapping tokens that were unwrapped here
+	spent  map[[32]byte]fate // by SHA-256 of the wrapping token
+	unused string            // secret id that was unwrapped and not yet seen by a login; under enter
 	status atomic.Pointer[Status]
 }
 
@@ -83,7 +85,7 @@ func New(cfg Config) (*Client, error) {
 	if !roots.AppendCertsFromPEM(pem) {
 		return nil, fmt.Errorf("%w: %s: no certificate in PEM in it", ErrConfig, cfg.CA)
 	}
-	c := &Client{cfg: cfg, enter: make(chan struct{}, 1), wake: make(chan struct{}, 1), spent: make(map[[32]byte]bool)}
+	c := &Client{cfg: cfg, enter: make(chan struct{}, 1), wake: make(chan struct{}, 1), spent: make(map[[32]byte]fate)}
 	c.status.Store(&Status{})
 	// No proxy: the environment must not reroute what carries the PIN.
 	c.transport = &http.Transport{
@@ -96,9 +98,6 @@ func New(cfg Config) (*Client, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
-	}
-	if cfg.Namespace != "" {
-		c.api.SetNamespace(cfg.Namespace)
 	}
 	return c, nil
 }
@@ -202,12 +201,14 @@ func (c *Client) authorised(ctx context.Context, r request) (*api.Secret, error)
 	}
 	r.token = token
 	answer, err := c.ask(ctx, r)
-	if Cause(err) != CauseConfiguration || !c.forget(ctx, token) {
+	if !errors.Is(err, ErrDenied) || !c.forget(ctx, token) {
 		return answer, err
 	}
-	if r.token, err = c.token(ctx); err != nil {
-		return nil, err
+	fresh, lerr := c.token(ctx)
+	if lerr != nil {
+		return nil, errors.Join(err, lerr)
 	}
+	r.token = fresh
 	return c.ask(ctx, r)
 }
 

@@ -47,6 +47,7 @@ func podToken(t *testing.T, key *rsa.PrivateKey, account string) string {
 // TestKubernetes is C-09 against Vault's own Kubernetes login; of Kubernetes only
 // the review of tokens stands here, which Vault asks for.
 func TestKubernetes(t *testing.T) {
+	t.Parallel()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)

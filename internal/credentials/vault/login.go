@@ -146,7 +146,11 @@ func (c *Client) loginBy(ctx context.Context, l *Login) (lease, error) {
 		if err != nil {
 			return lease{}, err
 		}
-		return c.enterBy(ctx, l, map[string]any{"role_id": l.RoleID, "secret_id": id})
+		got, err := c.enterBy(ctx, l, map[string]any{"role_id": l.RoleID, "secret_id": id})
+		if Passes(err) {
+			c.unused = id // Vault went away in between: the next try needs it
+		}
+		return got, err
 	case MethodKubernetes:
 		jwt, err := readPodToken(l.TokenOfPod)
 		if err != nil {
@@ -173,6 +177,10 @@ func (c *Client) enterBy(ctx context.Context, l *Login, body map[string]any) (le
 // secretID unwraps a secret id that is good for one login. The file is read
 // again at each login: who renews the login puts a new one there.
 func (c *Client) secretID(ctx context.Context, l *Login) (string, error) {
+	if id := c.unused; id != "" {
+		c.unused = ""
+		return id, nil
+	}
 	wrapping, err := credentials.ReadClosedFile(l.WrappedSecretID)
 	if err != nil {
 		return "", fmt.Errorf("reading the wrapped secret id: %w", err)

@@ -75,14 +75,14 @@ func fieldOf(data map[string]any, field, at string) (string, error) {
 // A token that is no longer good is an alarm: it has run out, or somebody else
 // has unwrapped it. C-01.
 func (c *Client) unwrap(ctx context.Context, what, token, from string) (map[string]any, error) {
-	if c.knows(token) {
+	if c.fateOf(token) == fateUsed {
 		return nil, fmt.Errorf("%s: %w; put a new one there", what, ErrSpent)
 	}
 	answer, err := c.ask(ctx, request{
 		operation: "unwrap", what: "looking up " + what, path: "sys/wrapping/lookup", body: map[string]any{"token": token}, token: token,
 	})
 	if err != nil {
-		return nil, gone(what, err)
+		return nil, c.gone(what, token, err)
 	}
 	made, _ := answer.Data["creation_path"].(string)
 	if strings.Trim(made, "/") != strings.Trim(from, "/") {
@@ -92,32 +92,47 @@ func (c *Client) unwrap(ctx context.Context, what, token, from string) (map[stri
 	answer, err = c.ask(ctx, request{
 		operation: "unwrap", what: "unwrapping " + what, path: "sys/wrapping/unwrap", body: map[string]any{}, token: token, once: true,
 	})
-	if err != nil {
-		return nil, gone(what, err)
+	if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrFault) {
+		c.remember(token, fateLost)
 	}
-	c.remember(token)
+	if err != nil {
+		return nil, c.gone(what, token, err)
+	}
+	c.remember(token, fateUsed)
 	if answer == nil {
 		return nil, fmt.Errorf("unwrapping %s: %w: nothing in it", what, ErrAnswer)
 	}
 	return answer.Data, nil
 }
 
-func (c *Client) knows(token string) bool {
+// fate is what this process knows of a wrapping token that it has used.
+type fate int
+
+const (
+	fateNone fate = iota
+	fateUsed      // unwrapped here
+	fateLost      // sent, and the answer did not come
+)
+
+func (c *Client) fateOf(token string) fate {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.spent[sha256.Sum256([]byte(token))]
 }
 
-func (c *Client) remember(token string) {
+func (c *Client) remember(token string, f fate) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.spent[sha256.Sum256([]byte(token))] = true
+	c.spent[sha256.Sum256([]byte(token))] = f
 }
 
 // gone tells a token that is gone from a Vault that is away.
-func gone(what string, err error) error {
+func (c *Client) gone(what, token string, err error) error {
 	if !errors.Is(err, ErrRejected) && !errors.Is(err, ErrDenied) && !errors.Is(err, ErrNotFound) {
 		return err
+	}
+	if c.fateOf(token) == fateLost {
+		return fmt.Errorf("%s: %w: keyd's own request took it, most likely, whose answer was lost; put a new one there (%w)", what, ErrUnwrapped, err)
 	}
 	return fmt.Errorf("%s: %w: it ran out, or somebody else has unwrapped it; unless you know that it ran out, treat what was in it as stolen, and put a new one there (%w)", what, ErrUnwrapped, err)
 }

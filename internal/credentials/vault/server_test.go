@@ -91,6 +91,7 @@ func readPIN(t *testing.T, source string, c credentials.Vault) (secret.Bytes, er
 }
 
 func TestKVPIN(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Start(t)
 	s.Write("secret/data/keyd/token", map[string]any{"data": map[string]any{"pin": canary, "number": 4711, "long": strings.Repeat("9", 257)}})
 	s.Write("secret/data/other/token", map[string]any{"data": map[string]any{"pin": canary}})
@@ -148,6 +149,7 @@ func TestKVPIN(t *testing.T) {
 }
 
 func TestWrappedPIN(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Start(t)
 	s.Write("secret/data/keyd/token", map[string]any{"data": map[string]any{"pin": canary}})
 	s.Write("secret/data/evil/token", map[string]any{"data": map[string]any{"pin": canary}})
@@ -210,6 +212,7 @@ func TestWrappedPIN(t *testing.T) {
 }
 
 func TestAppRole(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Start(t)
 	s.Write("secret/data/keyd/token", map[string]any{"data": map[string]any{"pin": canary}})
 	const source = "vault:secret/keyd/token#pin"
@@ -269,6 +272,7 @@ func accessors(s *vaulttest.Server) int {
 }
 
 func TestTokenFile(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Start(t)
 	s.Policy("keyd", policyPIN)
 	s.Write("secret/data/keyd/token", map[string]any{"data": map[string]any{"pin": canary}})
@@ -334,6 +338,7 @@ func obtain(t *testing.T, c *vault.Client, w vault.Wanted) (*vault.Certificate, 
 }
 
 func TestPKI(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Start(t)
 	pki(s, nil)
 	// Only signing is allowed: pki/issue, which would send a key, is not.
@@ -391,6 +396,7 @@ func TestPKI(t *testing.T) {
 // TestRenewal: a certificate of a few seconds is renewed again and again, also
 // across a Vault that is sealed for a while.
 func TestRenewal(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Start(t)
 	pki(s, map[string]any{"not_before_duration": "1s"})
 	c, seen := client(t, s, func(cfg *vault.Config) { cfg.Login = role(t, s, policyPKI, nil) })
@@ -423,6 +429,7 @@ func TestRenewal(t *testing.T) {
 // TestCertificateLogin is C-12: AppRole fetches the first certificate, which then
 // is the login.
 func TestCertificateLogin(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Start(t)
 	pki(s, nil)
 	policy := policyPKI + policyPIN
@@ -457,6 +464,7 @@ func TestCertificateLogin(t *testing.T) {
 // TestMaximumLife is C-12: a token that reaches the end of its maximum life is
 // replaced by a new login before.
 func TestMaximumLife(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Start(t)
 	s.Write("secret/data/keyd/token", map[string]any{"data": map[string]any{"pin": canary}})
 	l := role(t, s, policyPIN, map[string]any{"token_ttl": "4s", "token_max_ttl": "8s"})
@@ -477,6 +485,7 @@ func TestMaximumLife(t *testing.T) {
 }
 
 func TestTransit(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Start(t)
 	s.Write("transit/keys/keyd-backup", map[string]any{})
 	c, _ := client(t, s, func(cfg *vault.Config) {
