@@ -32,6 +32,13 @@ type HMACKey interface {
 	HMAC(msg []byte) ([]byte, error)
 }
 
+// Twin is a [Key] that can encipher one text under itself and under its
+// companion in one go; asserted where it is used. Errors are those of
+// [Key.Encrypt], and [ErrForbidden] for a key that is not its companion.
+type Twin interface {
+	EncryptBoth(companion Key, src []byte) (own, other []byte, err error)
+}
+
 // Spec says what kind of key a derivation makes and what it may do.
 type Spec struct {
 	Algorithm Algorithm
@@ -67,6 +74,21 @@ type Loaded struct {
 // NewLoaded joins a key, its companion (or nil) and the function that gives them back.
 func NewLoaded(key, companion Key, release func()) *Loaded {
 	return &Loaded{Key: key, Companion: companion, release: release}
+}
+
+// EncryptBoth enciphers whole blocks in ECB, under the key and under its
+// companion. It returns the errors of [Key.Encrypt].
+func (l *Loaded) EncryptBoth(src []byte) (own, other []byte, err error) {
+	if twin, ok := l.Key.(Twin); ok {
+		return twin.EncryptBoth(l.Companion, src)
+	}
+	if own, err = l.Key.Encrypt(nil, src); err != nil {
+		return nil, nil, err
+	}
+	if other, err = l.Companion.Encrypt(nil, src); err != nil {
+		return nil, nil, err
+	}
+	return own, other, nil
 }
 
 // Release gives the handles back. It may be called once.

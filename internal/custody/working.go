@@ -119,16 +119,11 @@ func (c *Custody) derivedTDES(ctx context.Context, k KeyRecord, d *DUKPT, use du
 
 // initialKey asks the BDK and its companion for the two halves.
 func initialKey(bdk *keys.Loaded, data [8]byte) (ik [16]byte, err error) {
-	left, err := bdk.Key.Encrypt(nil, data[:])
+	left, right, err := bdk.EncryptBoth(data[:])
 	if err != nil {
 		return ik, tokenError("deriving the initial key", err)
 	}
-	defer secret.Clear(left)
-	right, err := bdk.Companion.Encrypt(nil, data[:])
-	if err != nil {
-		return ik, tokenError("deriving the initial key", err)
-	}
-	defer secret.Clear(right)
+	defer secret.Clear(left, right)
 	copy(ik[:8], left)
 	copy(ik[8:], right)
 	return ik, nil

@@ -124,11 +124,23 @@ func (f *Faulty) once(s pkcs11.SessionHandle, do operation, mech uint, iv []byte
 	if err := f.before("one-part"); err != nil {
 		return 0, f.Begun, err
 	}
+	if len(in) > 2*sizeOf(mech) && (mech == pkcs11.CKM_DES3_ECB || mech == pkcs11.CKM_AES_ECB) {
+		if err := f.before("many blocks"); err != nil {
+			return 0, f.Begun, err
+		}
+	}
 	n, begun, err := f.cryptoki.once(s, do, mech, iv, key, in, out)
 	if err == nil && f.Wrong != 0 && mech == f.Wrong {
 		out[0] ^= 1
 	}
 	return n, begun, err
+}
+
+func sizeOf(mech uint) int {
+	if mech == pkcs11.CKM_DES3_ECB {
+		return 8
+	}
+	return 16
 }
 
 func (f *Faulty) reencipher(s pkcs11.SessionHandle, mech uint, from, to pkcs11.ObjectHandle, in, out []byte) (int, bool, error) {

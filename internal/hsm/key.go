@@ -58,20 +58,28 @@ func (k *key) Decrypt(iv, src []byte) ([]byte, error) {
 }
 
 func (k *key) crypt(name string, op operation, need keys.Ability, iv, src []byte) ([]byte, error) {
-	if err := k.may(name, need); err != nil {
+	if err := k.checkBlocks(name, need, iv, src); err != nil {
 		return nil, err
 	}
-	mech, size := mechsOf(k.spec.Algorithm).ecb, k.BlockSize()
+	mech := mechsOf(k.spec.Algorithm).ecb
 	if iv != nil {
 		mech = mechsOf(k.spec.Algorithm).cbc
 	}
-	switch {
-	case iv != nil && len(iv) != size:
-		return nil, fmt.Errorf("hsm: %s: initial vector of %d bytes, want %d", name, len(iv), size)
-	case len(src) == 0 || len(src)%size != 0:
-		return nil, fmt.Errorf("hsm: %s: %d bytes, want whole blocks of %d", name, len(src), size)
-	}
 	return k.once(name, op, mech, iv, src, len(src))
+}
+
+// checkBlocks reports whether the key may do this with src, which is whole blocks.
+func (k *key) checkBlocks(name string, need keys.Ability, iv, src []byte) error {
+	if err := k.may(name, need); err != nil {
+		return err
+	}
+	switch size := k.BlockSize(); {
+	case iv != nil && len(iv) != size:
+		return fmt.Errorf("hsm: %s: initial vector of %d bytes, want %d", name, len(iv), size)
+	case len(src) == 0 || len(src)%size != 0:
+		return fmt.Errorf("hsm: %s: %d bytes, want whole blocks of %d", name, len(src), size)
+	}
+	return nil
 }
 
 // CMAC implements [keys.Key].
@@ -262,37 +270,75 @@ func (k *key) may(name string, need keys.Ability) error {
 	return nil
 }
 
+// EncryptBoth implements [keys.Twin].
+func (k *key) EncryptBoth(companion keys.Key, src []byte) (own, other []byte, err error) {
+	twin, ok := companion.(*key)
+	if !ok || twin.o != k.o || twin.role == k.role || twin.spec != k.spec {
+		return nil, nil, fmt.Errorf("hsm: encrypt: %w: the other key is no companion of this one", keys.ErrForbidden)
+	}
+	if err := k.checkBlocks("encrypt", keys.CanEncrypt, nil, src); err != nil {
+		return nil, nil, err
+	}
+	out := make([]byte, 2*len(src))
+	err = k.use("encrypt", func(c *call, e *epoch) error {
+		handles, err := k.o.in(c, e)
+		if err != nil {
+			return err
+		}
+		if handles[k.role] == 0 || handles[twin.role] == 0 {
+			return fmt.Errorf("hsm: encrypt: %w: the key has no companion", keys.ErrNoKey)
+		}
+		return e.once(c, encrypting, mechsOf(k.spec.Algorithm).ecb, pair{handles[k.role], handles[twin.role]}, nil, src, out)
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return out[:len(src):len(src)], out[len(src):], nil
+}
+
 // once does a one-part operation with the key and returns its output.
 func (k *key) once(name string, op operation, mech uint, iv, in []byte, most int) ([]byte, error) {
-	c := k.o.t.newCall(name, k.o.t.cfg.Deadline)
-	defer k.o.t.free(c)
 	out := make([]byte, most)
-	for attempt := 0; ; attempt++ {
-		e, err := k.o.t.up(c)
-		if err == nil {
-			err = k.onceIn(c, e, op, mech, iv, in, out)
+	err := k.use(name, func(c *call, e *epoch) error {
+		handles, err := k.o.in(c, e)
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			return out, nil
-		}
-		if attempt > 0 || !k.o.t.mended(c, e, err) {
-			return nil, err
-		}
-	}
-}
-
-func (k *key) onceIn(c *call, e *epoch, op operation, mech uint, iv, in, out []byte) error {
-	handles, err := k.o.in(c, e)
+		return e.once(c, op, mech, pair{handles[k.role]}, iv, in, out)
+	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return e.once(c, op, mech, handles[k.role], iv, in, out)
+	return out, nil
 }
 
-// once does a one-part operation on a worker. It fills out, and refuses an
-// output of another length.
-func (e *epoch) once(c *call, op operation, mech uint, h pkcs11.ObjectHandle, iv, in, out []byte) error {
-	c.operation, c.mech, c.key = op, mech, h
+// use does f in an epoch, and once more where that helps; and alone, where it
+// failed together with others: what is wrong with their part is not the caller's.
+func (k *key) use(name string, f func(*call, *epoch) error) error {
+	t := k.o.t
+	c := t.newCall(name, t.cfg.Deadline)
+	defer t.free(c)
+	for attempt := 0; ; attempt++ {
+		e, err := t.up(c)
+		if err == nil {
+			err = f(c, e)
+		}
+		switch {
+		case err == nil:
+			return nil
+		case attempt == 0 && t.mended(c, e, err):
+		case c.sharedFailure():
+			c.alone = true
+		default:
+			return err
+		}
+	}
+}
+
+// once does a one-part operation on a worker, with one key or with each of two.
+// It fills out, and refuses an output of another length.
+func (e *epoch) once(c *call, op operation, mech uint, on pair, iv, in, out []byte) error {
+	c.operation, c.mech, c.on, c.n = op, mech, on, 0
 	c.iv = append(c.iv[:0], iv...)
 	c.in = append(c.in[:0], in...)
 	c.out = slices.Grow(c.out[:0], len(out))[:len(out)]

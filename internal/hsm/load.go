@@ -237,7 +237,7 @@ func (t *Token) verifyBlock(c *call, e *epoch, b *keys.Block) error {
 		return fmt.Errorf("%w: %w", keys.ErrBlockMAC, err)
 	}
 	var mac [16]byte
-	if err := e.once(c, signing, pkcs11.CKM_AES_CMAC, lmk.mac, nil, b.MACInput(), mac[:]); err != nil {
+	if err := e.once(c, signing, pkcs11.CKM_AES_CMAC, pair{lmk.mac}, nil, b.MACInput(), mac[:]); err != nil {
 		return err
 	}
 	if subtle.ConstantTimeCompare(mac[:], b.MAC[:]) != 1 {

@@ -42,8 +42,8 @@ func (t *Token) manageFor(ctx context.Context, deadline time.Duration, name stri
 	if err != nil {
 		return err
 	}
-	queue := make(chan *call)
-	defer close(queue)
+	queue := newQueue(false)
+	defer e.finish(queue)
 	s := e.newSession(flags)
 	if !e.spawn(queue, s) {
 		return errStale

@@ -47,8 +47,8 @@ func unhex(digits string) []byte {
 // enforce. It returns [ErrSelfTest] for a wrong answer.
 func (t *Token) selfTest(e *epoch) error {
 	began := time.Now()
-	queue := make(chan *call)
-	defer close(queue)
+	queue := newQueue(false)
+	defer e.finish(queue)
 	if !e.spawn(queue, e.newSession(0)) {
 		return errStale
 	}

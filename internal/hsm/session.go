@@ -54,16 +54,20 @@ func (s *session) replace() {
 // serve makes a call, and gives the session up where it may not be used again:
 // after a loss, and after an operation that failed between its beginning and
 // its end, because some modules then keep it open for ever.
-func (s *session) serve(c *call) error {
+func (w *worker) serve(c *call) error {
+	s := w.s
 	if err := s.ensure(); err != nil {
 		return err
 	}
 	var err error
 	begun := false
-	if c.do != nil {
+	switch {
+	case c.do != nil:
 		err = c.do(s)
-	} else {
-		c.n, begun, err = s.mod.once(s.handle, c.operation, c.mech, c.iv, c.key, c.in, c.out)
+	case len(c.joined) > 0:
+		begun, err = w.gather(c)
+	default:
+		begun, err = s.use(c)
 	}
 	if err != nil {
 		code := codeOf(err)
@@ -74,6 +78,26 @@ func (s *session) serve(c *call) error {
 	}
 	s.used = time.Now()
 	return err
+}
+
+// use does the one-part operation of a call with its key, or with each of two.
+func (s *session) use(c *call) (begun bool, err error) {
+	out, n := c.out, 0
+	if c.on[1] != 0 {
+		out = c.out[:len(c.in)]
+	}
+	for _, h := range c.on {
+		if h == 0 {
+			continue
+		}
+		n, begun, err = s.mod.once(s.handle, c.operation, c.mech, c.iv, h, c.in, out)
+		if err != nil {
+			return begun, err
+		}
+		c.n += n
+		out = c.out[len(out):]
+	}
+	return false, nil
 }
 
 // failure makes a module's answer a [CallError]; other errors pass as they are.

@@ -32,14 +32,15 @@ func (k Kind) String() string {
 // Timing is what one call took.
 type Timing struct {
 	Kind   Kind
-	Wait   time.Duration // until a session was free
+	Uses   int           // of a key, that shared the call; of other calls 1
+	Wait   time.Duration // until a session was free; of the use that waited longest
 	Inside time.Duration // in the module
 }
 
 // kindOf says what a call does in which queue.
-func (e *epoch) kindOf(c *call, queue chan *call) Kind {
+func (e *epoch) kindOf(c *call, q *queue) Kind {
 	switch {
-	case queue == e.keeping:
+	case q == e.keeping:
 		return KindObject
 	case c.do != nil:
 		return KindOther
@@ -55,14 +56,16 @@ func (e *epoch) kindOf(c *call, queue chan *call) Kind {
 
 // timed makes a call in a session and tells the observer what it took. The end
 // is the moment that the session was used last, which serve notes in any case.
-func (e *epoch) timed(c *call, queue chan *call, s *session) error {
-	t := Timing{Kind: e.kindOf(c, queue)}
-	begun := time.Now()
-	t.Wait = begun.Sub(c.asked)
+func (e *epoch) timed(c *call, q *queue, w *worker) error {
+	t := Timing{Kind: e.kindOf(c, q), Uses: 1 + len(c.joined)}
+	t.Wait = w.began.Sub(c.asked)
+	e.t.stats.waiting.Add(-int64(t.Uses))
+	e.t.stats.calls.Add(1)
+	e.t.stats.gathered.Add(uint64(len(c.joined)))
 	e.t.stats.busy.Add(1)
-	err := s.serve(c)
+	err := w.serve(c)
 	e.t.stats.busy.Add(-1)
-	if t.Inside = s.used.Sub(begun); t.Inside >= 0 && e.t.cfg.Observe != nil {
+	if t.Inside = w.s.used.Sub(w.began); t.Inside >= 0 && e.t.cfg.Observe != nil {
 		e.t.cfg.Observe(t)
 	}
 	return err
