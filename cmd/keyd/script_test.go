@@ -58,6 +58,11 @@ func TestScripts(t *testing.T) {
 			"mac":       cmdMAC,
 			"verifies":  cmdVerifies,
 			"becomes":   cmdBecomes,
+			"readyz":    cmdReadyz,
+			"hold":      cmdHold,
+			"release":   cmdRelease,
+			"crowd":     cmdCrowd,
+			"setkey":    cmdSetKey,
 			"story":     cmdStory,
 			"keyof":     cmdKeyOf,
 		},
@@ -67,6 +72,7 @@ func TestScripts(t *testing.T) {
 // noScrub fails a script whose daemons had to take something out of a record:
 // what keyd writes itself fits the log's schema (L-74).
 func noScrub(env *testscript.Env) error {
+	keepsHeld(env)
 	env.Defer(func() {
 		err := filepath.WalkDir(env.WorkDir, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.Contains(path, "/audit/") {
