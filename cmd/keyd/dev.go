@@ -30,7 +30,7 @@ const devWarning = "keyd dev: every key in this daemon is a PUBLISHED TEST KEY. 
 
 // Run makes the folder, or goes on with it, and serves until interrupted.
 func (c *devCmd) Run(p *program) error {
-	if err := harden(); err != nil {
+	if err := errors.Join(desWorks(), harden()); err != nil {
 		return err
 	}
 	warn(p.stderr, devWarning)

@@ -25,7 +25,7 @@ const initTimeout = 2 * time.Minute
 // Run makes what a node needs and has only once. It makes nothing where any of
 // it exists.
 func (c *initCmd) Run(p *program) error {
-	if err := harden(); err != nil {
+	if err := errors.Join(desWorks(), harden()); err != nil {
 		return err
 	}
 	cfg, err := loadConfig(c.Config)

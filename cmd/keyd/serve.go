@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/fips140"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -83,8 +82,8 @@ type daemon struct {
 // newDaemon takes the ports, reads the certificates and opens the node, in this
 // order: what is easily mended fails before the token is bothered.
 func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemon, err error) {
-	if fips140.Enforced() {
-		return nil, advise(errors.New("GODEBUG=fips140=only forbids DES and TDES, which terminals and PIN blocks need"), "use fips140=on, or leave GODEBUG out")
+	if err := desWorks(); err != nil {
+		return nil, err
 	}
 	locked, err := lockMemory()
 	if !locked {
