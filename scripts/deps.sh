@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what the demo needs and the machine has not: SoftHSM, a C compiler;
-# with the argument "test" also the tests' second module, softokn of NSS, and
-# the official JavaScript clients through npm. As root through apt; otherwise it
-# says what to install.
+# with the argument "test" also the tests' second module, softokn of NSS,
+# promtool of Prometheus, and the official JavaScript clients through npm. As
+# root through apt; otherwise it says what to install.
 set -eu
 
 missing=""
@@ -33,6 +33,8 @@ if [ "${1:-}" = test ]; then
 		/usr/lib/libsoftokn3.so \
 		/usr/local/lib/libsoftokn3.so)
 	[ -n "$softokn" ] || missing="$missing libnss3"
+	# promtool, which tries the alert rules.
+	command -v promtool >/dev/null 2>&1 || missing="$missing prometheus"
 	# The official JavaScript clients; it says so where there is no node.
 	sh "$(dirname "$0")/node.sh" install
 fi
