@@ -251,7 +251,7 @@ func (c *config) resolvePaths(dir string) {
 	if c.Ops.Socket == "" && c.Store.Path != "" {
 		c.Ops.Socket = filepath.Join(filepath.Dir(c.Store.Path), "keyd.sock")
 	}
-	if c.Vault.Dir == "" && c.Store.Path != "" {
+	if c.Vault.Dir == "" && c.Vault.Address != "" && c.Store.Path != "" {
 		c.Vault.Dir = filepath.Join(filepath.Dir(c.Store.Path), "vault")
 	}
 }
