@@ -35,6 +35,7 @@ type TLSFiles struct {
 type TLS struct {
 	files TLSFiles
 	now   atomic.Pointer[material]
+	stale atomic.Bool // the alarm knows that the CRL is out of date
 }
 
 // material is what was read at one moment; it is never changed.
@@ -88,6 +89,7 @@ func NewTLS(files TLSFiles) (*TLS, error) {
 // made from now on use them; those that stand are not touched. When they are
 // not good the old ones stay, the alarm is raised, and the error is returned.
 func (t *TLS) Reload() error {
+	defer t.tellStale()
 	raw, err := t.readFiles()
 	if err == nil {
 		if raw.equal(t.now.Load().raw) {
@@ -109,18 +111,22 @@ func (t *TLS) Reload() error {
 func (t *TLS) Watch(ctx context.Context, interval time.Duration) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	var stale bool
+	t.tellStale()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-tick.C:
+		case <-tick.C:
 			_ = t.Reload() // the alarm has it
-			was := stale
-			if stale = t.now.Load().stale(now); stale && !was {
-				t.alarm(fmt.Errorf("%w: %s", ErrStaleCRL, t.files.CRL))
-			}
 		}
+	}
+}
+
+// tellStale raises the alarm for a CRL that went out of date, once.
+func (t *TLS) tellStale() {
+	stale := t.now.Load().stale(time.Now())
+	if was := t.stale.Swap(stale); stale && !was {
+		t.alarm(fmt.Errorf("%w: %s", ErrStaleCRL, t.files.CRL))
 	}
 }
 
