@@ -81,7 +81,7 @@ func TestOperationsOfAClient(t *testing.T) {
 		if p.op != custody.OpGetAlias && p.op != custody.OpListAliases && p.op != custody.OpVerifyMAC {
 			continue
 		}
-		if denied, answer := p.try(t, as, r.dev.APIURL); denied != (p.op != custody.OpGetAlias) {
+		if denied, _, answer := p.try(t, as, r.dev.APIURL); denied != (p.op != custody.OpGetAlias) {
 			t.Errorf("%s: denied = %v: %s", p.op, denied, answer)
 		}
 	}

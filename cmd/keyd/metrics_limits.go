@@ -1,12 +1,9 @@
 package main
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"keyd.dev/keyd/internal/api"
-	"keyd.dev/keyd/internal/credentials"
 )
 
 // limitCollector shows what clients have of the API, and what they were refused
@@ -43,10 +40,4 @@ func (c *limitCollector) Collect(to chan<- prometheus.Metric) {
 			to <- prometheus.MustNewConstMetric(c.throttled, prometheus.CounterValue, float64(n), use.Client, limit)
 		}
 	}
-}
-
-// revocationGauge shows how long a revocation list is good for.
-func (m *metrics) revocationGauge(section string, c *credentials.TLS) {
-	m.gauge("keyd_crl_next_update_seconds", "Seconds until a revocation list is out of date; negative when it is.",
-		prometheus.Labels{"section": section}, func() float64 { return time.Until(c.NextUpdate()).Seconds() })
 }
