@@ -34,7 +34,7 @@ func TestSDKData(t *testing.T) {
 	}{
 		{"TranslatePinData", (*sdkData).translates}, {"static MACs", (*sdkData).staticMACs}, {"DUKPT MACs", (*sdkData).dukptMACs},
 		{"extension algorithms", (*sdkData).extensions}, {"data keys", (*sdkData).symmetric}, {"DUKPT data keys", (*sdkData).dukptData},
-		{"large values", (*sdkData).large},
+		{"keys that travel", (*sdkData).dynamic}, {"guarded counters", (*sdkData).guarded}, {"large values", (*sdkData).large},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			s.T = t
@@ -77,6 +77,14 @@ func makeDataKeys(t *testing.T, c *control.Client) map[string]string {
 		}
 		named(alias, out.Key, nil)
 	}
+	guarded, err := c.CreateKey(t.Context(), &control.CreateKeyInput{
+		Exportable: awsv2.Bool(false), Tags: []types.Tag{{Key: awsv2.String("keyd:ksn-guard"), Value: awsv2.String("monotonic")}},
+		KeyAttributes: attributes(types.KeyUsageTr31B0BaseDerivationKey, types.KeyAlgorithmAes128, types.KeyModesOfUse{DeriveKey: true}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named("alias/sdk/bdk-guarded", guarded.Key, nil)
 	unionPay := []types.Tag{{Key: awsv2.String("keyd:mac-algorithm"), Value: awsv2.String("KEYD_UNIONPAY_ECB")}}
 	for alias, in := range map[string]*control.ImportKeyInput{
 		"alias/sdk/zpk":       {KeyMaterial: block("alias/dev/kek", blockZPK)},

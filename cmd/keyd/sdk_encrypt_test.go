@@ -98,6 +98,57 @@ func (s *sdkData) dukptData() {
 	}
 }
 
+// dynamic uses keys that travel with the request, under a key-encryption key.
+func (s *sdkData) dynamic() {
+	const pan = "4012345678909"
+	travels := func(block string) *data.WrappedKey {
+		return &data.WrappedKey{WrappedKeyMaterial: &data.WrappedKeyMaterial{Tr31KeyBlock: &block}}
+	}
+	out, err := s.c.TranslatePinData(&data.TranslatePinDataInput{
+		IncomingKeyIdentifier: aws.String("alias/dev/kek"), IncomingWrappedKey: travels(blockZPK),
+		IncomingTranslationAttributes: format(0, pan), EncryptedPinBlock: aws.String("DCBAC0ABA559F78B"),
+		OutgoingKeyIdentifier: aws.String("alias/dev/bdk-tdes"), OutgoingDukptAttributes: dukptPIN("FFFF9876543210E00001"),
+		OutgoingTranslationAttributes: format(0, pan),
+	})
+	if err != nil || *out.PinBlock != "1B9C1845EB993A7A" {
+		s.Errorf("TranslatePinData: %v", err)
+	}
+	made, err := s.c.EncryptData(&data.EncryptDataInput{
+		KeyIdentifier: aws.String("alias/dev/kek"), WrappedKey: travels(blockData), PlainText: aws.String("6BC1BEE22E409F96E93D7E117393172A"),
+		EncryptionAttributes: &data.EncryptionDecryptionAttributes{Symmetric: symmetric("ECB", "")},
+	})
+	if err != nil || *made.CipherText != "3AD77BB40D7A3660A89ECAF32466EF97" {
+		s.Errorf("EncryptData: %v", err)
+	}
+}
+
+// guarded uses a base derivation key whose counters are guarded: each is taken
+// once for one kind of use, and none below the highest.
+func (s *sdkData) guarded() {
+	const key, message = "alias/sdk/bdk-guarded", "00112233"
+	with := func(counter string) *data.MacAttributes {
+		return &data.MacAttributes{DukptCmac: &data.MacAlgorithmDukpt{KeySerialNumber: aws.String("1234567890123456" + counter), DukptKeyVariant: aws.String("REQUEST")}}
+	}
+	verify := func(counter string) error {
+		made, err := s.c.GenerateMac(&data.GenerateMacInput{KeyIdentifier: aws.String(key), MessageData: aws.String(message), GenerationAttributes: with(counter)})
+		if err != nil {
+			s.Fatal(err)
+		}
+		_, err = s.c.VerifyMac(&data.VerifyMacInput{KeyIdentifier: aws.String(key), MessageData: aws.String(message), Mac: made.Mac, VerificationAttributes: with(counter)})
+		return err
+	}
+	for _, c := range []struct {
+		counter string
+		taken   bool
+	}{{"00000002", true}, {"00000002", false}, {"00000001", false}, {"00000004", true}} {
+		err := verify(c.counter)
+		invalid, refused := err.(*data.ValidationException)
+		if c.taken && err != nil || !c.taken && (!refused || !strings.Contains(invalid.Message(), "key serial number already used")) {
+			s.Errorf("counter %s: %v", c.counter, err)
+		}
+	}
+}
+
 // large values go as far as keyd's own limits, beyond those of the model: the
 // SDK does not check maximum lengths.
 func (s *sdkData) large() {

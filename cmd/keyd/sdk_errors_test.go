@@ -37,7 +37,8 @@ func newFaulty(t *testing.T) *faulty {
 	k.start()
 	k.stop()
 	k.edit("refused_pins_per_minute", "3")
-	k.edit("unsigned_limit", `"1s"`)
+	k.edit("checkpoint_interval", `"100ms"`)
+	k.edit("unsigned_limit", `"5s"`) // which a busy machine keeps
 	k.configure("[api]", "most_keys = 7\nmost_aliases = 6")
 	k.configure("name = 'operator'", "requests_per_second = 1\nburst = 1")
 	k.start()

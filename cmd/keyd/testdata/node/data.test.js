@@ -139,6 +139,19 @@ test('DUKPT data keys', async () => {
   }
 });
 
+test('keys that travel with the request', async () => {
+  const travels = (Tr31KeyBlock) => ({ WrappedKeyMaterial: { Tr31KeyBlock } });
+  const out = await c.call('TranslatePinData', {
+    IncomingKeyIdentifier: 'alias/dev/kek', IncomingWrappedKey: travels(blocks.zpk), IncomingTranslationAttributes: { IsoFormat0: pan }, EncryptedPinBlock: 'DCBAC0ABA559F78B',
+    OutgoingKeyIdentifier: 'alias/dev/bdk-tdes', OutgoingDukptAttributes: { KeySerialNumber: 'FFFF9876543210E00001' }, OutgoingTranslationAttributes: { IsoFormat0: pan },
+  });
+  assert.equal(out.PinBlock, '1B9C1845EB993A7A');
+  const made = await c.call('EncryptData', {
+    KeyIdentifier: 'alias/dev/kek', WrappedKey: travels(blocks.data), PlainText: plain, EncryptionAttributes: { Symmetric: { Mode: 'ECB' } },
+  });
+  assert.equal(made.CipherText, '3AD77BB40D7A3660A89ECAF32466EF97');
+});
+
 test('large values', async () => {
   assert.equal((await made('alias/sdk/tak-cmac', '5A'.repeat(65_536), { Algorithm: 'CMAC' })).length, 32);
   await assert.rejects(c.call('GenerateMac', {

@@ -15,7 +15,8 @@ let daemon, data, admin;
 before(async () => {
   daemon = await Daemon.start((config) => config
     .replace(/^refused_pins_per_minute = .*$/m, 'refused_pins_per_minute = 3')
-    .replace(/^unsigned_limit = .*$/m, "unsigned_limit = '1s'")
+    .replace(/^checkpoint_interval = .*$/m, "checkpoint_interval = '100ms'")
+    .replace(/^unsigned_limit = .*$/m, "unsigned_limit = '5s'") // which a busy machine keeps
     .replace(/^\[api\]$/m, '[api]\nmost_keys = 7\nmost_aliases = 6')
     .replace(/^name = 'operator'$/m, "name = 'operator'\nrequests_per_second = 1\nburst = 1"));
   data = dataClient(daemon, 'switch');
