@@ -41,6 +41,7 @@ const (
 func operations() []operation {
 	return []operation{
 		{name: "MAC, ISO 9797-1 algorithms 1 and 3, stored key", needs: []hsm.Function{hsm.TDES}},
+		{name: "MAC of UnionPay terminals, stored key", needs: []hsm.Function{hsm.TDES}},
 		{name: "CMAC, AES, stored key", needs: []hsm.Function{hsm.AESCMAC}},
 		{name: "CMAC, TDES, stored key", needs: []hsm.Function{hsm.TDES}, note: func(i hsm.Info) string {
 			if i.Can(hsm.TDESCMAC) {
@@ -59,6 +60,12 @@ func operations() []operation {
 		{name: "PIN translation, the same with a side under AES DUKPT", needs: []hsm.Function{hsm.ReencipherAES, hsm.DeriveECB}, seen: true},
 		{name: "PIN translation, a side under TDES DUKPT", never: "the walk is in the process"},
 		{name: "PIN translation, the format changes", never: "the PIN is in the process"},
+		{name: "data, stored TDES key", needs: []hsm.Function{hsm.TDES}},
+		{name: "data, stored AES key", needs: []hsm.Function{hsm.AES}},
+		{name: "data under AES DUKPT", needs: []hsm.Function{hsm.DeriveECB}, seen: true},
+		{name: "data under TDES DUKPT", never: "the walk is in the process"},
+		{name: "data from one key to another", never: "the plain text is in the process between the two"},
+		{name: "PIN translation and data, a key in a key block", never: "the block authenticates the clear key"},
 		{name: "key generation", needs: []hsm.Function{hsm.KeyWrap}},
 		{name: "key generation, TDES BDK and algorithm 3", never: "they are two objects, made of one value"},
 		{name: "key import from components", never: "the components are in the process; a policy binds the key from then on", binds: true},
