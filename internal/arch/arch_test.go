@@ -192,6 +192,16 @@ func TestImports(t *testing.T) {
 			},
 		},
 		{
+			"only internal/credentials/vault speaks to Vault",
+			func(pkg string) bool { return !under(pkg, "internal/credentials") },
+			func(imp, own string) bool { return !strings.HasPrefix(imp, "github.com/hashicorp/vault/") },
+		},
+		{
+			"a Vault server is for tests",
+			func(string) bool { return true },
+			func(imp, own string) bool { return own != "internal/credentials/vaulttest" },
+		},
+		{
 			"nobody imports the program",
 			func(string) bool { return true },
 			func(imp, own string) bool { return !under(own, "cmd") || own == "" },
