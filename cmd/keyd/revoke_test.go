@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"keyd.dev/keyd/internal/sim"
 )
 
 // revokes writes a revocation list of the development CA.
@@ -46,8 +48,11 @@ func (c *crowd) revokes(t *testing.T, next time.Time, certs ...*x509.Certificate
 func TestRevokedWhileConnected(t *testing.T) {
 	c := newCrowd(t, nil, "")
 	c.k.stop()
-	c.configure(t, "crl = '"+c.revokes(t, time.Now().Add(time.Hour))+"'")
+	list := "crl = '" + c.revokes(t, time.Now().Add(time.Hour)) + "'"
+	c.configure(t, "api", list)
+	c.configure(t, "switch", list)
 	c.k.start()
+	terminal := c.terminal(t)
 	config := c.as(t, "switch")
 	leaf := config.Certificates[0].Leaf
 	one, err := c.dial(config)
@@ -77,7 +82,7 @@ func TestRevokedWhileConnected(t *testing.T) {
 		t.Fatalf("before, over HTTP/2: %d %s, %v", status, protocol, err)
 	}
 
-	c.revokes(t, time.Now().Add(time.Hour), leaf)
+	c.revokes(t, time.Now().Add(time.Hour), leaf, c.as(t, "terminal").Certificates[0].Leaf)
 	if err := c.k.proc.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
@@ -102,6 +107,8 @@ func TestRevokedWhileConnected(t *testing.T) {
 	if status, _, err := overHTTP2(); err == nil {
 		t.Errorf("a new connection of HTTP/2: %d", status)
 	}
+	write(t, terminal, []byte("\x00\x040800"))
+	closed(t, terminal)
 	other, err := c.dial(c.as(t, floodClient))
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +128,7 @@ func TestRevokedWhileConnected(t *testing.T) {
 			seen++
 		}
 	})
-	if seen < 2 {
+	if seen < 3 {
 		t.Errorf("%d records of a revoked certificate, want those of the open connections and of the new one", seen)
 	}
 }
@@ -139,7 +146,7 @@ func TestStaleListStrict(t *testing.T) {
 			c := newCrowd(t, nil, "")
 			c.k.stop()
 			until := time.Now().Add(killableStale)
-			c.configure(t, "crl = '"+c.revokes(t, until)+"'\ncrl_strict = "+map[bool]string{true: "true", false: "false"}[strict])
+			c.configure(t, "api", "crl = '"+c.revokes(t, until)+"'\ncrl_strict = "+map[bool]string{true: "true", false: "false"}[strict])
 			c.k.start()
 			one, err := c.dial(c.as(t, "switch"))
 			if err != nil {
@@ -162,14 +169,38 @@ func TestStaleListStrict(t *testing.T) {
 	}
 }
 
-// configure puts lines into [api].
-func (c *crowd) configure(t *testing.T, lines string) {
+// terminal is a connection to the switch on which a message was answered.
+func (c *crowd) terminal(t *testing.T) *tls.Conn {
+	t.Helper()
+	conn, err := tls.Dial("tcp", c.k.dev.Load().SwitchAddr, c.as(t, "terminal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	patience(t, conn)
+	till, err := newTill(c.k.dev.Load(), "T0000001", newDice(1), sim.Card{PAN: killPAN, PIN: testPIN})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer till.hangUp()
+	sale, err := till.Sale(100, till.card, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := answerOn(t, conn, sale.Raw).Text(39); code != "91" {
+		t.Fatalf("a sale without an issuer was answered %s, want 91", code)
+	}
+	return conn
+}
+
+// configure puts lines into a section.
+func (c *crowd) configure(t *testing.T, section, lines string) {
 	t.Helper()
 	text, err := os.ReadFile(c.dev.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole := strings.Replace(string(text), "[api]\n", "[api]\n"+lines+"\n", 1)
+	whole := strings.Replace(string(text), "["+section+"]\n", "["+section+"]\n"+lines+"\n", 1)
 	if err := os.WriteFile(c.dev.Config, []byte(whole), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -34,6 +34,7 @@ func (d *daemon) newSwitch() (*isoswitch.Switch, error) {
 		Journal:  d.node.db,
 		Dialect:  iso8583.ASCII87(),
 		TLS:      terminals.Server(),
+		Peers:    terminals,
 		Log:      d.log,
 		Clock:    time.Now,
 		Observe:  d.metrics.event,

@@ -9,6 +9,7 @@ import (
 	"net"
 	"time"
 
+	"keyd.dev/keyd/internal/credentials"
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/iso8583"
 )
@@ -23,6 +24,7 @@ type Config struct {
 	Journal Journal
 	Dialect *iso8583.Dialect
 	TLS     *tls.Config // of the listener; must demand and verify client certificates
+	Peers   Peers       // nil: certificates are checked in the handshake alone, and for their end
 	Log     *slog.Logger
 	Clock   func() time.Time // wall clock; time.Now
 	Observe func(Event)      // told of each decision; must not block; may be nil
@@ -33,6 +35,13 @@ type Config struct {
 	Timers   Timers
 	Retry    Retry
 	Lockout  Lockout
+}
+
+// Peers tells whether the certificate of an open connection still holds;
+// *credentials.TLS does. It is asked at every message and is to be quick while
+// nothing has changed since seen, which is what it last returned.
+type Peers interface {
+	Recheck(cs *tls.ConnectionState, seen credentials.Seen) (credentials.Seen, error)
 }
 
 // Upstream is the link to the acquirer host or issuer.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"keyd.dev/keyd/audit"
+	"keyd.dev/keyd/internal/credentials"
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/iso8583"
 )
@@ -30,7 +31,9 @@ type peer struct {
 	conn    net.Conn
 	id      string
 	leaf    *x509.Certificate
-	cert    string // SHA-256 of leaf, hex
+	tls     *tls.ConnectionState
+	seen    credentials.Seen // what leaf was last checked against; of the reader alone
+	cert    string           // SHA-256 of leaf, hex
 	caller  custody.Caller
 	lanes   *lanes
 	lockout *lockout
@@ -56,7 +59,8 @@ func (s *Switch) welcome(ctx context.Context, raw net.Conn, id string) *peer {
 		_ = raw.Close()
 		return nil
 	}
-	cert := conn.ConnectionState().PeerCertificates[0]
+	state := conn.ConnectionState()
+	cert := state.PeerCertificates[0]
 	sum := sha256.Sum256(cert.Raw)
 	certHex := hex.EncodeToString(sum[:])
 	client, err := s.admitted(cert)
@@ -76,6 +80,7 @@ func (s *Switch) welcome(ctx context.Context, raw net.Conn, id string) *peer {
 		conn:    conn,
 		id:      id,
 		leaf:    cert,
+		tls:     &state,
 		cert:    certHex,
 		caller:  caller,
 		lanes:   newLanes(s.rules().Limits.PerTerminal),
@@ -146,8 +151,8 @@ func (p *peer) read(stop, life context.Context) error {
 			}
 			return err
 		}
-		if _, err := p.s.admitted(p.leaf); err != nil { // a role can be taken from who is connected
-			_ = p.s.recordAuth(life, p.caller, audit.AuthRefuse, audit.ReasonRoleDenied)
+		if why, err := p.still(); err != nil {
+			_ = p.s.recordAuth(life, p.caller, audit.AuthRefuse, why)
 			return err
 		}
 		if slow := p.s.floods.delay(p.cert); slow > 0 {
@@ -156,6 +161,27 @@ func (p *peer) read(stop, life context.Context) error {
 		p.take(life, frame)
 	}
 }
+
+// still refuses who is connected and was let in, but would not be now: a role
+// can be taken from a client, and a certificate can end or be revoked (C-06).
+func (p *peer) still() (why audit.Reason, err error) {
+	if _, err := p.s.admitted(p.leaf); err != nil {
+		return audit.ReasonRoleDenied, err
+	}
+	if time.Now().After(p.leaf.NotAfter) { // the clock that judged it in the handshake
+		return audit.ReasonCertExpired, errExpired
+	}
+	if p.s.cfg.Peers == nil {
+		return 0, nil
+	}
+	p.seen, err = p.s.cfg.Peers.Recheck(p.tls, p.seen)
+	if errors.Is(err, credentials.ErrRevoked) {
+		return audit.ReasonCertRevoked, err
+	}
+	return audit.ReasonCertUnknown, err
+}
+
+var errExpired = errors.New("isoswitch: the certificate has expired")
 
 // take starts the work on a frame: in its TID's lane, and beside all others.
 func (p *peer) take(ctx context.Context, frame []byte) {
