@@ -342,3 +342,28 @@ func TestISO4PAN(t *testing.T) {
 		})
 	}
 }
+
+// TestDUKPTPadding (section 9): the padding of a MAC under DUKPT is that of the
+// BDK's policy. The message and the MAC with padding 1 are the published ones of
+// X9.24-1, annex A.4.2.
+func TestDUKPTPadding(t *testing.T) {
+	b := newBench(t)
+	for _, padding := range []string{"none", "1", "2"} {
+		b.importKey(t, exampleKey{"alias/bdk-pad-" + padding, "", keys.UsageBDK, keys.TDES2, keys.ModeDerive, "0123456789ABCDEFFEDCBA9876543210", map[string]string{"keyd:mac-padding": padding}})
+	}
+	client := b.client(t, "switch-a")
+	const bare = "3430313233343536373839303944393837"
+	mac := func(key, message string) answer {
+		return b.call(t, client, "GenerateMac", fmt.Sprintf(`{"KeyIdentifier":%q,"MessageData":%q,"MacLength":8,
+			"GenerationAttributes":{"DukptIso9797Algorithm3":{"KeySerialNumber":"FFFF9876543210E00001","DukptKeyVariant":"REQUEST"}}}`, key, message))
+	}
+	b.failure(t, mac("alias/bdk-pad-none", bare), "GenerateMac", "ValidationException", 400)
+	zeros := b.success(t, mac("alias/bdk-pad-1", bare), "GenerateMac")["Mac"]
+	if zeros != "9CCC78173FC4FB64" {
+		t.Errorf("padding 1 gave %v", zeros)
+	}
+	marked := b.success(t, mac("alias/bdk-pad-2", bare), "GenerateMac")["Mac"]
+	if by := b.success(t, mac("alias/bdk-pad-none", bare+"80000000000000"), "GenerateMac")["Mac"]; marked != by {
+		t.Errorf("padding 2 gave %v, the message so padded %v", marked, by)
+	}
+}
