@@ -57,6 +57,9 @@ const KSNMemory = time.Hour
 // policy guards them. It is asked before a key is used, so that a replay is no
 // oracle. Section 17, row 8 of the API.
 func (a *Act) unspent(ctx context.Context, bdk KeyRecord, d *DUKPT, kind KSNKind) error {
+	if !a.guards(bdk, d) {
+		return nil
+	}
 	return a.guarded(ctx, bdk, d, kind, a.c.book.store.CheckKSN)
 }
 
@@ -64,15 +67,21 @@ func (a *Act) unspent(ctx context.Context, bdk KeyRecord, d *DUKPT, kind KSNKind
 // leaves. Of two that race one is refused here. What was refused, or did not
 // verify, spends nothing.
 func (a *Act) spend(ctx context.Context, bdk KeyRecord, d *DUKPT, kind KSNKind) error {
+	if !a.guards(bdk, d) {
+		return nil
+	}
 	return a.guarded(ctx, bdk, d, kind, a.c.book.store.SpendKSN)
 }
 
-// guarded calls do where the guard is on. The switch core has rules of its own,
+// guards reports whether the guard is on. The switch core has rules of its own,
 // by which it knows a repeat of a message from a replay (M-20 to M-25).
+func (a *Act) guards(bdk KeyRecord, d *DUKPT) bool {
+	return d != nil && bdk.Block.Policy[TagKSNGuard] == guardMonotonic && !a.caller.Has(RoleSwitch)
+}
+
+// guarded has the store look at the use, or note it. A use that it refuses is
+// recorded.
 func (a *Act) guarded(ctx context.Context, bdk KeyRecord, d *DUKPT, kind KSNKind, do func(context.Context, KSNUse) error) error {
-	if d == nil || bdk.Block.Policy[TagKSNGuard] != guardMonotonic || a.caller.Has(RoleSwitch) {
-		return nil
-	}
 	use := KSNUse{BDK: bdk.Block.ID, Kind: kind, Request: a.delivery(), At: a.c.clock()}
 	if err := use.serial(d.KSN); err != nil {
 		return err
