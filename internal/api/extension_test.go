@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -175,6 +176,18 @@ func TestKSNGuard(t *testing.T) {
 		b.success(t, b.call(t, client, "ReEncryptData", body, invocationHeader, "call-9"), "ReEncryptData")
 		other := b.clientWith(t, b.certificate(t, byDNS))
 		b.failure(t, b.call(t, other, "ReEncryptData", body, invocationHeader, "call-9"), "ReEncryptData", "ValidationException", 400)
+	})
+	t.Run("the same body as another operation", func(t *testing.T) {
+		const five = "FFFF9876543210E00005"
+		body := strings.TrimSuffix(again(five), "}") + `,"DecryptionAttributes":` + dukptOf(five, "") + "}"
+		b.success(t, b.call(t, client, "ReEncryptData", body, invocationHeader, "call-11"), "ReEncryptData")
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, b.url+"/keys/alias%2Fbdk-guarded/decrypt", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set(invocationHeader, "call-11")
+		b.failure(t, b.do(t, client, r), "DecryptData", "ValidationException", 400)
 	})
 	t.Run("AES", func(t *testing.T) {
 		body := strings.Replace(string(all["vm-dukpt-cmac"].Request), "alias/bdk-aes", "alias/bdk-aes-guarded", 1)

@@ -243,10 +243,22 @@ func (c *call) read(r *http.Request) error {
 		}
 	}
 	if c.plane == controlPlane || c.invocation != "" {
-		c.digest = sha256.Sum256(c.body)
-		c.caller.Request, c.caller.Invocation = c.digest, c.invocation
+		c.fingerprint()
 	}
 	return c.form.read(c.body)
+}
+
+// fingerprint is by what a repeat of the request is known. On the data plane the
+// path is part of it, which names the operation, and some keys.
+func (c *call) fingerprint() {
+	c.digest = sha256.Sum256(c.body)
+	c.caller.Request, c.caller.Invocation = c.digest, c.invocation
+	if c.plane == dataPlane {
+		h := sha256.New()
+		h.Write(c.digest[:])
+		h.Write([]byte(c.path))
+		h.Sum(c.caller.Request[:0])
+	}
 }
 
 // check ends a request whose form is wrong.
