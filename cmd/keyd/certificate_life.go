@@ -54,7 +54,7 @@ func (d *daemon) watchLives(ctx context.Context) {
 		for _, c := range d.tls {
 			l := c.Life()
 			// A file that somebody else renews is not known to be in danger at half.
-			renewable := d.cfg.vault == nil || d.cfg.vault.client.Status().Up
+			renewable := d.vault == nil || d.vault.client.Status().Up
 			a := lifeOf(l, time.Now(), renewable)
 			if a.name != "" && a.name != told[c] {
 				d.log.Log(ctx, a.level, "certificate life", "left", a.name, "ends", l.Ends.UTC(), "serial", c.Leaf().SerialNumber.String())

@@ -68,6 +68,7 @@ type daemon struct {
 	sw         *isoswitch.Switch // nil without a switch
 	tls        []*credentials.TLS
 	ops        *opsServer
+	vault      *vaultLink // nil without Vault
 	draining   atomic.Bool
 	held       sandbox.State // by the kernel, of the process
 	locked     bool          // memory stays out of the swap

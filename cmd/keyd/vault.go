@@ -111,7 +111,7 @@ func (d *daemon) openVault(ctx context.Context) error {
 		return err
 	}
 	l.patient = d.waitForVault
-	d.cfg.vault = l
+	d.vault, d.cfg.vault = l, l
 	d.ops.expect(partVault, true)
 	for _, c := range l.certificates {
 		if c.Good() {
@@ -136,7 +136,7 @@ func (d *daemon) waitForVault(ctx context.Context, what string, do func(context.
 		level := slog.LevelWarn
 		if !vault.Passes(err) {
 			level = slog.LevelError
-			d.cfg.vault.metrics.alarm(err)
+			d.vault.metrics.alarm(err)
 		}
 		d.log.Log(ctx, level, "waiting for Vault", "for", what, "cause", vault.Cause(err), "again_in", wait.Round(time.Millisecond).String(), "err", err)
 		notify(d.log, fmt.Sprintf("STATUS=Waiting for Vault (%s) to give %s; next try in %s, or at SIGHUP\nEXTEND_TIMEOUT_USEC=%d",
@@ -156,7 +156,7 @@ var errVaultDown = errors.New("down or sealed; traffic goes on, renewals wait")
 
 // watchVault keeps session and certificates alive while the daemon runs.
 func (d *daemon) watchVault(ctx context.Context, group *sync.WaitGroup) {
-	l := d.cfg.vault
+	l := d.vault
 	if l == nil {
 		return
 	}
@@ -182,7 +182,7 @@ func (d *daemon) watchVault(ctx context.Context, group *sync.WaitGroup) {
 
 // wakeVault tries again at once what waits for an operator.
 func (d *daemon) wakeVault() {
-	if l := d.cfg.vault; l != nil {
+	if l := d.vault; l != nil {
 		l.client.Wake()
 		for _, c := range l.certificates {
 			c.Wake()
