@@ -93,6 +93,7 @@ func TestConfigRefused(t *testing.T) {
 		{"no server certificate", `cert = "server.pem"` + "\nkey = \"server.key\"\nclient_ca = \"ca.pem\"\n[ops]", "[ops]", "switch.cert: needs"},
 		{"site in capitals", `"test.example"`, `"Test"`, "audit.site"},
 		{"R-07 ops open to the network", `listen = "127.0.0.1:9100"`, `listen = "0.0.0.0:9100"`, "ops.listen: must be a loopback"},
+		{"profiles open to the network", `listen = "127.0.0.1:9100"`, "listen = \"0.0.0.0:9100\"\ninsecure_allow_remote = true\npprof = true", "ops.pprof: is offered on a loopback address only"},
 		{"port out of range", "8443", "84430", "api.listen"},
 		{"timers of section 6", "[ops]", "t_switch = \"70s\"\n[ops]", "switch.t_switch: 1m10s must be below t_terminal, 1m0s"},
 		{"hold above terminal", "[ops]", "t_hold = \"2m\"\n[ops]", "switch.t_hold: 2m0s must be below t_terminal"},

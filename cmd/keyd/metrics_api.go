@@ -22,7 +22,7 @@ type apiMetrics struct {
 	requests *prometheus.CounterVec
 	latency  *histograms
 	inWork   prometheus.Gauge
-	work     *histograms
+	work     map[custody.Operation]*[classes]*histogram // by audit.Custody
 
 	paths, verbs, targets map[string]string // to names of operations
 }
@@ -46,35 +46,43 @@ func (a *apiMetrics) register(m *metrics) {
 		}
 	}
 	a.latency = newHistograms("keyd_api_request_seconds", "Time of API requests.", requestBounds(), []string{"operation"}, names...)
-	a.work = newHistograms("keyd_custody_operation_seconds",
-		"Time of operations with keys, of the API and of the switch, up to their record: in the token or, in part, in the process.",
-		requestBounds(), []string{"operation", "custody"}, operationRows()...)
-	m.registry.MustRegister(a.requests, a.inWork, a.latency, a.work)
+	m.registry.MustRegister(a.requests, a.inWork, a.latency, a.operations())
 }
 
-// operationRows are the values of the labels of operations with keys.
-func operationRows() [][]string {
+// classes is how many custody classes there are, none among them.
+const classes = int(audit.CustodyProcess) + 1
+
+// operations makes the histograms of operations with keys.
+func (a *apiMetrics) operations() *histograms {
+	class := [classes]string{"none", audit.CustodyToken.String(), audit.CustodyProcess.String()}
 	var rows [][]string
-	for _, class := range []string{audit.CustodyToken.String(), audit.CustodyProcess.String(), "none"} {
-		rows = append(rows, []string{otherName, class})
-		for op := range custody.Permissions() {
-			rows = append(rows, []string{string(op), class})
+	a.work = map[custody.Operation]*[classes]*histogram{otherName: {}}
+	for op := range custody.Permissions() {
+		a.work[op] = new([classes]*histogram)
+	}
+	for op := range a.work {
+		for _, name := range class {
+			rows = append(rows, []string{string(op), name})
 		}
 	}
-	return rows
+	all := newHistograms("keyd_custody_operation_seconds",
+		"Time of operations with keys, of the API and of the switch, up to their record: in the token or, in part, in the process.",
+		requestBounds(), []string{"operation", "custody"}, rows...)
+	for op, each := range a.work {
+		for n, name := range class {
+			each[n] = all.of(string(op), name)
+		}
+	}
+	return all
 }
 
 // operated hears of each operation with a key.
 func (a *apiMetrics) operated(o custody.Measure) {
-	class := o.Custody.String()
-	if class == "" {
-		class = "none"
+	each := a.work[o.Operation]
+	if each == nil {
+		each = a.work[otherName]
 	}
-	h := a.work.of(string(o.Operation), class)
-	if h == nil {
-		h = a.work.of(otherName, class)
-	}
-	h.observe(o.Took)
+	each[o.Custody].observe(o.Took)
 }
 
 // measured counts and times what next answers.

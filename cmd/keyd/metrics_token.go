@@ -61,6 +61,7 @@ func (t *tokenMetrics) watch(m *metrics, token *hsm.Token) {
 	}
 	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
 	add(counter, "keyd_token_calls_total", "Calls into the PKCS#11 module.", func(s hsm.Stats) float64 { return float64(s.Calls) })
+	add(counter, "keyd_token_gathered_total", "Uses of a key that shared the call of another.", func(s hsm.Stats) float64 { return float64(s.Gathered) })
 	add(counter, "keyd_token_late_total", "Calls that found no session in time.", func(s hsm.Stats) float64 { return float64(s.Late) })
 	add(counter, "keyd_token_abandoned_total", "Calls that did not return in time.", func(s hsm.Stats) float64 { return float64(s.Abandoned) })
 	add(gauge, "keyd_token_stuck_calls", "Of these, calls that have not come back yet.", func(s hsm.Stats) float64 { return float64(s.Stuck) })
