@@ -17,12 +17,16 @@ func FuzzHandler(f *testing.F) {
 	for _, e := range loadWireExamples(f) {
 		f.Add(e.Operation, []byte(e.Request))
 	}
+	f.Add("EncryptData", []byte(encryptBody("alias/pay/data-aes", symmetric("CFB8", vectorAES), dataPlain, "")))
+	f.Add("DecryptData", []byte(decryptBody("alias/bdk-tdes", dukptOf("FFFF9876543210E00001", ""), dataPlain, "")))
+	f.Add("ReEncryptData", []byte(reencryptBody("alias/pay/data-aes", "alias/pay/data-tdes", symmetric("OFB", ""), symmetric("ECB", ""), dataPlain, "")))
 	f.Add("VerifyMac", []byte("{"))
 	f.Add("GetKey", []byte(`{"KeyIdentifier":"alias/\ud83d\ude00"}`))
-	b := newBench(f)
+	b := newDataBench(f)
 	cert := &x509.Certificate{Raw: []byte("fuzz"), NotAfter: b.ca.NotAfter}
 	f.Fuzz(func(t *testing.T, operation string, body []byte) {
-		path, control := dataPath(operation)
+		_, control := dataPath(operation)
+		path := pathOf(operation, string(body))
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(string(body)))
 		r.Header.Set("Content-Type", "application/json")
 		name := "switch-a"
