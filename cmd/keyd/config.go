@@ -86,15 +86,15 @@ type apiConfig struct {
 	MinTLS           string   `toml:"min_tls,omitempty" comment:"\"1.3\" (default) or \"1.2\"."`
 	Region           string   `toml:"region,omitempty" comment:"Region in ARNs; default xx-keyd-1."`
 	Account          string   `toml:"account,omitempty" comment:"Account in ARNs, 12 digits; default 000000000000."`
-	LegacyPINFormats []string `toml:"legacy_pin_formats,omitempty" comment:"PIN block formats of before ISO 9564 for which keys may be made (tag keyd:pin-format): eci2, eci3, visa2, visa3; incoming only; default none."`
-	LegacyKeyBlocks  []string `toml:"legacy_key_blocks,omitempty" comment:"Aliases of key-encryption keys under which TR-31 key blocks of the old versions A and C come in; * and ? are wild cards; default none."`
-	CryptogramImport []string `toml:"cryptogram_import,omitempty" comment:"Aliases of zone master keys under which keys come in as bare cryptograms (key schemes U, T, X, Y of old hosts); default none."`
-	CryptogramExport []string `toml:"cryptogram_export,omitempty" comment:"Aliases of zone master keys under which keys go out so, bound to nothing; default none."`
-	RefusedPerMinute int      `toml:"refused_pins_per_minute,omitempty" comment:"PIN blocks refused to one client under one key in a minute, after which it must wait; default 50."`
-	RefusedPerHour   int      `toml:"refused_pins_per_hour,omitempty" comment:"The same in an hour, after which that client's PIN use of the key stops until keyd is started again; default 500."`
+	LegacyPINFormats []string `toml:"legacy_pin_formats,omitempty" comment:"PIN block formats of before ISO 9564 for which keys may be made (tag keyd:pin-format): eci2, eci3, visa2, visa3; incoming only; default none." reload:"yes"`
+	LegacyKeyBlocks  []string `toml:"legacy_key_blocks,omitempty" comment:"Aliases of key-encryption keys under which TR-31 key blocks of the old versions A and C come in; * and ? are wild cards; default none." reload:"yes"`
+	CryptogramImport []string `toml:"cryptogram_import,omitempty" comment:"Aliases of zone master keys under which keys come in as bare cryptograms (key schemes U, T, X, Y of old hosts); default none." reload:"yes"`
+	CryptogramExport []string `toml:"cryptogram_export,omitempty" comment:"Aliases of zone master keys under which keys go out so, bound to nothing; default none." reload:"yes"`
+	RefusedPerMinute int      `toml:"refused_pins_per_minute,omitempty" comment:"PIN blocks refused to one client under one key in a minute, after which it must wait; default 50." reload:"yes"`
+	RefusedPerHour   int      `toml:"refused_pins_per_hour,omitempty" comment:"The same in an hour, after which that client's PIN use of the key stops until keyd is started again; default 500." reload:"yes"`
 	DualControl      *bool    `toml:"dual_control,omitempty" comment:"Whether changes of keys that carry or derive others, and of roles, need a second administrator (keyd approve); default true."`
-	ApprovalValidity duration `toml:"approval_validity,omitempty" comment:"How long an approval can be used, once; default 15m."`
-	ApprovalWait     duration `toml:"approval_wait,omitempty" comment:"How long a request waits for somebody to decide; default 24h."`
+	ApprovalValidity duration `toml:"approval_validity,omitempty" comment:"How long an approval can be used, once; default 15m." reload:"yes"`
+	ApprovalWait     duration `toml:"approval_wait,omitempty" comment:"How long a request waits for somebody to decide; default 24h." reload:"yes"`
 
 	RequestsPerSecond  int      `toml:"requests_per_second,omitempty" comment:"Requests of one client in a second; beyond, it gets ThrottlingException; default no limit." reload:"yes"`
 	Burst              int      `toml:"burst,omitempty" comment:"Requests of one client at once after a silence; default those of one second." reload:"yes"`
@@ -118,28 +118,28 @@ type switchConfig struct {
 	CRL            string   `toml:"crl,omitempty" comment:"Revocation list of the client CA; default none."`
 	CRLStrict      bool     `toml:"crl_strict,omitempty" comment:"Refuse everyone when the list is past its next update; default false."`
 	MinTLS         string   `toml:"min_tls,omitempty" comment:"\"1.3\" (default) or \"1.2\" for old gateways."`
-	MaxAmount      int64    `toml:"max_amount,omitempty" comment:"Most that one sale may be, minor units; default 5000000."`
-	Currencies     []string `toml:"currencies,omitempty" comment:"ISO 4217 numbers that sales may have; default 978 and 156."`
-	PartialTypes   []string `toml:"partial_types,omitempty" comment:"Processing codes (first two digits of DE 3) that may be reversed in part; default none."`
-	TUpstream      duration `toml:"t_upstream,omitempty" comment:"Time for an answer from upstream; below t_switch; default 25s."`
-	TSwitch        duration `toml:"t_switch,omitempty" comment:"Latest moment for the answer to a terminal; below t_terminal; default 30s."`
-	TTerminal      duration `toml:"t_terminal,omitempty" comment:"When a terminal gives up and reverses; default 1m."`
-	ClockSkew      duration `toml:"clock_skew,omitempty" comment:"How far a terminal's clock may be ahead; default 10m."`
-	THold          duration `toml:"t_hold,omitempty" comment:"How long a reversal waits for its original in flight; default 20s."`
-	TStray         duration `toml:"t_stray,omitempty" comment:"How long a late answer is still recognised; default 2m."`
+	MaxAmount      int64    `toml:"max_amount,omitempty" comment:"Most that one sale may be, minor units; default 5000000." reload:"yes"`
+	Currencies     []string `toml:"currencies,omitempty" comment:"ISO 4217 numbers that sales may have; default 978 and 156." reload:"yes"`
+	PartialTypes   []string `toml:"partial_types,omitempty" comment:"Processing codes (first two digits of DE 3) that may be reversed in part; default none." reload:"yes"`
+	TUpstream      duration `toml:"t_upstream,omitempty" comment:"Time for an answer from upstream; below t_switch; default 25s." reload:"yes"`
+	TSwitch        duration `toml:"t_switch,omitempty" comment:"Latest moment for the answer to a terminal; below t_terminal; default 30s." reload:"yes"`
+	TTerminal      duration `toml:"t_terminal,omitempty" comment:"When a terminal gives up and reverses; default 1m." reload:"yes"`
+	ClockSkew      duration `toml:"clock_skew,omitempty" comment:"How far a terminal's clock may be ahead; default 10m." reload:"yes"`
+	THold          duration `toml:"t_hold,omitempty" comment:"How long a reversal waits for its original in flight; default 20s." reload:"yes"`
+	TStray         duration `toml:"t_stray,omitempty" comment:"How long a late answer is still recognised; default 2m." reload:"yes"`
 	LookBack       duration `toml:"look_back,omitempty" comment:"How old an original may be to be found; default 168h."`
-	MaxAge         duration `toml:"max_age,omitempty" comment:"How old an original may be to be reversed; default 24h."`
-	SAFFirstDelay  duration `toml:"saf_first_delay,omitempty" comment:"Wait before a reversal is sent again; default 5s."`
-	SAFCeiling     duration `toml:"saf_ceiling,omitempty" comment:"Longest wait between tries; default 5m."`
-	SAFTries       int      `toml:"saf_tries,omitempty" comment:"Tries before a reversal becomes a work item; default 6."`
-	SAFTTL         duration `toml:"saf_ttl,omitempty" comment:"Life of a reversal in the queue; default 24h."`
-	KSNStep        int      `toml:"ksn_step,omitempty" comment:"Greatest step forward of a KSN counter; default 10000."`
-	ReversalRate   int      `toml:"reversals_per_hour,omitempty" comment:"Reversals of one terminal in an hour above which an alarm is raised; default no limit."`
-	ReversalRefuse bool     `toml:"refuse_reversal_rate,omitempty" comment:"Refuse reversals above that rate; default false."`
+	MaxAge         duration `toml:"max_age,omitempty" comment:"How old an original may be to be reversed; default 24h." reload:"yes"`
+	SAFFirstDelay  duration `toml:"saf_first_delay,omitempty" comment:"Wait before a reversal is sent again; default 5s." reload:"yes"`
+	SAFCeiling     duration `toml:"saf_ceiling,omitempty" comment:"Longest wait between tries; default 5m." reload:"yes"`
+	SAFTries       int      `toml:"saf_tries,omitempty" comment:"Tries before a reversal becomes a work item; default 6." reload:"yes"`
+	SAFTTL         duration `toml:"saf_ttl,omitempty" comment:"Life of a reversal in the queue; default 24h." reload:"yes"`
+	KSNStep        int      `toml:"ksn_step,omitempty" comment:"Greatest step forward of a KSN counter; default 10000." reload:"yes"`
+	ReversalRate   int      `toml:"reversals_per_hour,omitempty" comment:"Reversals of one terminal in an hour above which an alarm is raised; default no limit." reload:"yes"`
+	ReversalRefuse bool     `toml:"refuse_reversal_rate,omitempty" comment:"Refuse reversals above that rate; default false." reload:"yes"`
 	Connections    int      `toml:"connections,omitempty" comment:"Connections of terminals at a time; default 1024."`
 	AcquirerID     string   `toml:"acquirer_id,omitempty" comment:"Acquirer id where a message has no DE 32; default none."`
-	LockoutFailure int      `toml:"lockout_failures,omitempty" comment:"Absent and wrong MACs that lock a terminal on a connection; default 5."`
-	LockoutWindow  duration `toml:"lockout_window,omitempty" comment:"Time in which they are counted; default 10m."`
+	LockoutFailure int      `toml:"lockout_failures,omitempty" comment:"Absent and wrong MACs that lock a terminal on a connection; default 5." reload:"yes"`
+	LockoutWindow  duration `toml:"lockout_window,omitempty" comment:"Time in which they are counted; default 10m." reload:"yes"`
 }
 
 type upstreamConfig struct {
@@ -159,12 +159,12 @@ type upstreamConfig struct {
 }
 
 type clientConfig struct {
-	Name  string   `toml:"name" comment:"Name in records and answers."`
-	URI   string   `toml:"uri" comment:"First URI SAN of its certificate, else its first DNS SAN."`
-	Roles []string `toml:"roles" comment:"application, admin, operator, custodian, auditor, terminal; none: every operation is refused."`
-	Keys  []string `toml:"keys,omitempty" comment:"Aliases that it may use; * and ? are wild cards; \"*\" is every key."`
+	Name  string   `toml:"name" comment:"Name in records and answers." reload:"yes"`
+	URI   string   `toml:"uri" comment:"First URI SAN of its certificate, else its first DNS SAN." reload:"yes"`
+	Roles []string `toml:"roles" comment:"application, admin, operator, custodian, auditor, terminal; none: every operation is refused." reload:"yes"`
+	Keys  []string `toml:"keys,omitempty" comment:"Aliases that it may use; * and ? are wild cards; \"*\" is every key." reload:"yes"`
 	// Operations narrows the roles.
-	Operations []string `toml:"operations,omitempty" comment:"The only operations of its roles that it may do, [\"VerifyMac\"] say; default all of them."`
+	Operations []string `toml:"operations,omitempty" comment:"The only operations of its roles that it may do, [\"VerifyMac\"] say; default all of them." reload:"yes"`
 
 	RequestsPerSecond  int `toml:"requests_per_second,omitempty" comment:"Requests in a second, in place of those of [api]; default none." reload:"yes"`
 	Burst              int `toml:"burst,omitempty" comment:"Requests at once after a silence, in place of those of [api]; default none." reload:"yes"`
@@ -189,7 +189,7 @@ type opsConfig struct {
 }
 
 type logConfig struct {
-	Level string `toml:"level,omitempty" comment:"debug, info, warn or error; default info."`
+	Level string `toml:"level,omitempty" comment:"debug, info, warn or error; default info." reload:"yes"`
 }
 
 // duration is a time.Duration that is written as a string, "30s".

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -28,6 +30,7 @@ type configFile struct {
 
 	clock func() time.Time // of keys; nil is time.Now, and tests have others
 	vault *vaultLink       // of a daemon; commands make their own
+	level slog.LevelVar    // of the logger that it made
 }
 
 // now is the time by which keys live.
@@ -36,6 +39,12 @@ func (c *configFile) now() time.Time {
 		return c.clock()
 	}
 	return time.Now()
+}
+
+// logger makes the operator's log of the file.
+func (c *configFile) logger(w io.Writer) *slog.Logger {
+	c.level.Set(levelOf(c.Log.Level))
+	return leveledLogger(w, &c.level)
 }
 
 // loadConfig reads, fills and checks the file. The error lists every problem,
@@ -49,15 +58,21 @@ func loadConfig(path string) (*configFile, error) {
 	if err != nil {
 		return nil, advise(fmt.Errorf("reading the configuration: %w", err), "name another with --config, or make one with `keyd dev`")
 	}
+	return parseConfig(path, abs, text)
+}
+
+// parseConfig is loadConfig of a file that was read; abs is where it stands, and
+// name what the errors call it.
+func parseConfig(name, abs string, text []byte) (*configFile, error) {
 	f := &configFile{path: abs, hash: sha256.Sum256(text), at: lineKeys(text)}
 	dec := toml.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&f.config); err != nil {
-		return nil, decodeProblems(path, err)
+		return nil, decodeProblems(name, err)
 	}
 	f.fillDefaults()
 	f.resolvePaths(filepath.Dir(abs))
-	if err := f.check(path); err != nil {
+	if err := f.check(name); err != nil {
 		return nil, err
 	}
 	return f, nil

@@ -10,13 +10,13 @@ import (
 
 // profileConfig is a kind of terminals that have a master key.
 type profileConfig struct {
-	Name      string   `toml:"name" comment:"Name in the registry, [a-z0-9-]."`
-	MasterKey string   `toml:"master_key,omitempty" comment:"Algorithm of the terminal master key: TDES_2KEY (default), TDES_3KEY, AES_128, AES_192, AES_256."`
-	Keys      string   `toml:"working_keys,omitempty" comment:"Algorithm of the working keys: TDES_2KEY (default) or AES_128."`
-	MAC       string   `toml:"mac_usage,omitempty" comment:"Usage of the MAC key: M1 (default), M3 or M6."`
-	MACBytes  int      `toml:"mac_length,omitempty" comment:"Length of the MAC key in bytes: 16 (default), or 8, which is single DES."`
-	Single    bool     `toml:"single_length,omitempty" comment:"Permit form 001 of field 62, in which every key is single DES; default false."`
-	Overlap   duration `toml:"overlap,omitempty" comment:"How long replaced working keys still verify and decipher, at most 168h; default 0."`
+	Name      string   `toml:"name" comment:"Name in the registry, [a-z0-9-]." reload:"yes"`
+	MasterKey string   `toml:"master_key,omitempty" comment:"Algorithm of the terminal master key: TDES_2KEY (default), TDES_3KEY, AES_128, AES_192, AES_256." reload:"yes"`
+	Keys      string   `toml:"working_keys,omitempty" comment:"Algorithm of the working keys: TDES_2KEY (default) or AES_128." reload:"yes"`
+	MAC       string   `toml:"mac_usage,omitempty" comment:"Usage of the MAC key: M1 (default), M3 or M6." reload:"yes"`
+	MACBytes  int      `toml:"mac_length,omitempty" comment:"Length of the MAC key in bytes: 16 (default), or 8, which is single DES." reload:"yes"`
+	Single    bool     `toml:"single_length,omitempty" comment:"Permit form 001 of field 62, in which every key is single DES; default false." reload:"yes"`
+	Overlap   duration `toml:"overlap,omitempty" comment:"How long replaced working keys still verify and decipher, at most 168h; default 0." reload:"yes"`
 }
 
 // profile is the profile that a valid section describes.

@@ -43,7 +43,7 @@ func TestConfigReference(t *testing.T) {
 func TestConfigReferenceDefaults(t *testing.T) {
 	// What other places fill in, where a name of another key is the default.
 	elsewhere := map[string]bool{
-		"ops.socket": true, "upstream.server_name": true, "vault.dir": true,
+		"ops.socket": true, "upstream.server_name": true, "api.burst": true, "vault.dir": true,
 		"terminal_profile.master_key": true, "terminal_profile.working_keys": true,
 		"terminal_profile.mac_usage": true, "terminal_profile.mac_length": true,
 	}

@@ -113,7 +113,7 @@ func (d *devDir) release() { _ = d.lock.Close() }
 
 // serve runs the daemon and the issuer behind it.
 func (d *devDir) serve(p *program, cfg *configFile, withIssuer bool) error {
-	log := newLogger(p.stderr, cfg.Log.Level)
+	log := cfg.logger(p.stderr)
 	daemon, err := newDaemon(p.ctx, cfg, log)
 	if err != nil {
 		return err

@@ -24,7 +24,7 @@ const (
 func (d *daemon) drain(ctx context.Context) error {
 	d.draining.Store(true)
 	notify(d.log, systemd.SdNotifyStopping)
-	if grace := d.cfg.API.DrainGrace.std(); grace > 0 {
+	if grace := d.config().API.DrainGrace.std(); grace > 0 {
 		d.log.Info("not ready; requests are still taken", "for", grace)
 		select {
 		case <-time.After(grace):
@@ -32,13 +32,13 @@ func (d *daemon) drain(ctx context.Context) error {
 		}
 	}
 	d.ceremonies.Close()
-	limited, cancel := context.WithTimeout(ctx, d.cfg.API.DrainLimit.std())
+	limited, cancel := context.WithTimeout(ctx, d.config().API.DrainLimit.std())
 	defer cancel()
 	err := d.api.Shutdown(limited)
 	if !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	d.log.Warn("requests in work were cut off", "requests", d.door.InWork(), "limit", d.cfg.API.DrainLimit.std())
+	d.log.Warn("requests in work were cut off", "requests", d.door.InWork(), "limit", d.config().API.DrainLimit.std())
 	err = d.api.Close()
 	d.handlersEnd(ctx)
 	return err

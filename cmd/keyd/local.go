@@ -93,6 +93,7 @@ func shortPath(path string) (short string, done func(), err error) {
 // localServer answers the commands of this machine.
 func (d *daemon) localServer() *http.Server {
 	mux := http.NewServeMux()
+	mux.HandleFunc("POST /reload", d.localReload)
 	mux.HandleFunc("POST /terminals", d.localAddTerminal)
 	mux.HandleFunc("POST /audit/read", d.localAuditRead)
 	return &http.Server{
@@ -187,9 +188,17 @@ func readLocal(w http.ResponseWriter, r *http.Request, into any) bool {
 	return true
 }
 
-// callLocal sends a request to the daemon of the socket. It returns
-// errNoDaemon when there is none.
+// callLocal is askLocal without an answer.
 func callLocal(ctx context.Context, socket, path string, body any) error {
+	return askLocal(ctx, socket, path, body, nil)
+}
+
+// mostAnswer bounds what a daemon may answer at its socket.
+const mostAnswer = 1 << 20
+
+// askLocal sends a request to the daemon of the socket, and reads the answer into
+// what into points to. It returns errNoDaemon when there is none.
+func askLocal(ctx context.Context, socket, path string, body, into any) error {
 	short, done, err := shortPath(socket)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNoDaemon, err)
@@ -223,9 +232,12 @@ func callLocal(ctx context.Context, socket, path string, body any) error {
 	if resp.StatusCode == http.StatusNoContent {
 		return nil
 	}
-	said, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
+	said, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer))
 	if err != nil {
 		return err
+	}
+	if resp.StatusCode == http.StatusOK && into != nil {
+		return json.Unmarshal(said, into)
 	}
 	return fmt.Errorf("the daemon at %s refused: %s", socket, strings.TrimSpace(string(said)))
 }

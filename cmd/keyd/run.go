@@ -46,6 +46,7 @@ type cli struct {
 	Backup     backupCmd     `cmd:"" help:"Back a node up, prove a backup, make a new node of one."`
 	Audit      auditCmd      `cmd:"" help:"Read and verify the audit log."`
 	Config     configCmd     `cmd:"" help:"Check a configuration, and print what can stand in one."`
+	Reload     reloadCmd     `cmd:"" help:"Let a daemon read its configuration again."`
 	Sim        simCmd        `cmd:"" help:"Simulate an issuer or a POS terminal."`
 	Demo       demoCmd       `cmd:"" help:"Show the main job end to end, with a daemon of its own."`
 	Bench      benchGroup    `cmd:"" help:"Measure a daemon of its own on this machine."`

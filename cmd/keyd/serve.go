@@ -36,7 +36,7 @@ func (c *serveCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	d, err := newDaemon(p.ctx, cfg, newLogger(p.stderr, cfg.Log.Level))
+	d, err := newDaemon(p.ctx, cfg, cfg.logger(p.stderr))
 	if pinRefused(err) {
 		return &exitError{code: exitPIN, err: err}
 	}
@@ -73,6 +73,7 @@ type daemon struct {
 	held       sandbox.State // by the kernel, of the process
 	locked     bool          // memory stays out of the swap
 	hangup     chan os.Signal
+	reloads    reloads
 
 	apiListener    net.Listener
 	switchListener net.Listener // nil without a switch
@@ -145,6 +146,7 @@ func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemo
 		return nil, err
 	}
 	d.metrics.registry.MustRegister(newLimitCollector(handler))
+	d.watchConfig()
 	return d, nil
 }
 
@@ -297,7 +299,7 @@ func notify(log *slog.Logger, state string) {
 	}
 }
 
-// reloadOnHangup reads the certificates again at SIGHUP.
+// reloadOnHangup reads certificates and configuration again at SIGHUP.
 func (d *daemon) reloadOnHangup(ctx context.Context) {
 	defer signal.Stop(d.hangup)
 	for {
@@ -305,11 +307,7 @@ func (d *daemon) reloadOnHangup(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-d.hangup:
-			for _, c := range d.tls {
-				_ = c.Reload() // the alarm has it
-			}
-			d.wakeVault()
-			d.log.Info("certificates read again")
+			d.reloadAtSignal(ctx)
 		}
 	}
 }

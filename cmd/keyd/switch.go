@@ -28,7 +28,7 @@ func (d *daemon) newSwitch() (*isoswitch.Switch, error) {
 			return nil, err
 		}
 	}
-	s := &d.cfg.Switch
+	set := d.cfg.switchSettings()
 	sw, err := isoswitch.New(isoswitch.Config{
 		Custody:  d.node.custody.WithoutMaker(),
 		Journal:  d.node.db,
@@ -38,7 +38,7 @@ func (d *daemon) newSwitch() (*isoswitch.Switch, error) {
 		Log:      d.log,
 		Clock:    time.Now,
 		Observe:  d.metrics.event,
-		Acquirer: s.AcquirerID,
+		Acquirer: d.cfg.Switch.AcquirerID,
 		Upstream: isoswitch.Upstream{
 			Name: u.Name, Addr: u.Addr, TLS: host.Client(serverName),
 			PINKey: custody.Ref{Alias: u.ZPK}, MACKey: custody.Ref{Alias: u.ZAK},
@@ -47,6 +47,18 @@ func (d *daemon) newSwitch() (*isoswitch.Switch, error) {
 				return (&net.Dialer{Timeout: u.DialTimeout.std()}).DialContext(ctx, "tcp", addr)
 			},
 		},
+		Limits: set.Limits, Timers: set.Timers, Retry: set.Retry, Lockout: set.Lockout,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("starting the switch: %w", err)
+	}
+	return sw, nil
+}
+
+// switchSettings are the limits and timers of the switch.
+func (c *config) switchSettings() isoswitch.Settings {
+	s := &c.Switch
+	set := isoswitch.Settings{
 		Limits: isoswitch.Limits{
 			MaxAmount: s.MaxAmount, Currencies: s.Currencies, PartialTypes: s.PartialTypes,
 			KSNStep: uint32(s.KSNStep), Connections: s.Connections,
@@ -55,15 +67,13 @@ func (d *daemon) newSwitch() (*isoswitch.Switch, error) {
 		Timers: isoswitch.Timers{
 			Upstream: s.TUpstream.std(), Switch: s.TSwitch.std(), Terminal: s.TTerminal.std(),
 			Hold: s.THold.std(), Stray: s.TStray.std(), LookBack: s.LookBack.std(), MaxAge: s.MaxAge.std(),
-			ClockSkew: s.ClockSkew.std(), Echo: u.Echo.std(),
+			ClockSkew: s.ClockSkew.std(),
 		},
-		Retry: isoswitch.Retry{First: s.SAFFirstDelay.std(), Ceiling: s.SAFCeiling.std(), Tries: s.SAFTries, TTL: s.SAFTTL.std()},
-		Lockout: isoswitch.Lockout{
-			Failures: s.LockoutFailure, Window: s.LockoutWindow.std(),
-		},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("starting the switch: %w", err)
+		Retry:   isoswitch.Retry{First: s.SAFFirstDelay.std(), Ceiling: s.SAFCeiling.std(), Tries: s.SAFTries, TTL: s.SAFTTL.std()},
+		Lockout: isoswitch.Lockout{Failures: s.LockoutFailure, Window: s.LockoutWindow.std()},
 	}
-	return sw, nil
+	if len(c.Upstream) == 1 {
+		set.Timers.Echo = c.Upstream[0].Echo.std()
+	}
+	return set
 }

@@ -66,41 +66,63 @@ func (l *lists) share() *atomic.Pointer[lists] {
 // [ErrConflict] where one administrator would be left, [ErrUnavailable], or why
 // the settings cannot be; then nothing has changed.
 func (c *Custody) Renew(ctx context.Context, s Settings) (held []string, err error) {
-	weak, err := newLists(s.LegacyPIN, s.LegacyBlocks, s.CryptogramImport, s.CryptogramExport)
+	c.dual.mu.Lock()
+	defer c.dual.mu.Unlock()
+	r, err := c.renewal(ctx, s)
 	if err != nil {
 		return nil, err
+	}
+	c.clients.exchange(r.table)
+	c.lists.Store(r.lists)
+	c.quota.now.Store(r.quotas)
+	c.refused.setLimit(s.Malformed)
+	if c.terminals != nil {
+		c.terminals.profiles.Store(&r.profiles)
+	}
+	c.dual.policy.Validity, c.dual.policy.Wait = r.approvals.Validity, r.approvals.Wait
+	return r.held, nil
+}
+
+// Rehearse returns what [Custody.Renew] would, and changes nothing.
+func (c *Custody) Rehearse(ctx context.Context, s Settings) (held []string, err error) {
+	c.dual.mu.Lock()
+	defer c.dual.mu.Unlock()
+	r, err := c.renewal(ctx, s)
+	return r.held, err
+}
+
+// renewal is Settings that were checked against what is there.
+type renewal struct {
+	table     *clients
+	held      []string
+	lists     *lists
+	quotas    *Quotas
+	profiles  map[string]TerminalProfile
+	approvals DualControl
+}
+
+func (c *Custody) renewal(ctx context.Context, s Settings) (r renewal, err error) {
+	if r.lists, err = newLists(s.LegacyPIN, s.LegacyBlocks, s.CryptogramImport, s.CryptogramExport); err != nil {
+		return r, err
 	}
 	quotas, err := newQuota(s.Quotas)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
-	profiles, err := profilesOf(s.Profiles)
-	if err != nil {
-		return nil, err
+	r.quotas = quotas.now.Load()
+	if r.profiles, err = profilesOf(s.Profiles); err != nil {
+		return r, err
 	}
-	two := DualControl{On: true, Validity: s.Validity, Wait: s.Wait}
-	if err := two.complete(); err != nil {
-		return nil, err
+	r.approvals = DualControl{Validity: s.Validity, Wait: s.Wait}
+	if err := r.approvals.complete(); err != nil {
+		return r, err
 	}
-	c.dual.mu.Lock()
-	defer c.dual.mu.Unlock()
 	changes, err := c.book.store.RoleChanges(ctx)
 	if err != nil {
-		return nil, storeError("reading changed roles", err)
+		return r, storeError("reading changed roles", err)
 	}
-	table, held, err := c.renewed(s.Clients, changes)
-	if err != nil {
-		return nil, err
-	}
-	c.clients.exchange(table)
-	c.lists.Store(weak)
-	c.quota.now.Store(quotas.now.Load())
-	c.refused.setLimit(s.Malformed)
-	if c.terminals != nil {
-		c.terminals.profiles.Store(&profiles)
-	}
-	c.dual.policy.Validity, c.dual.policy.Wait = two.Validity, two.Wait
-	return held, nil
+	r.table, r.held, err = c.renewed(s.Clients, changes)
+	return r, err
 }
 
 // renewed is the new table of principals, with those left as they were who would

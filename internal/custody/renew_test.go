@@ -92,9 +92,16 @@ func TestRenewMakesNoAdministrator(t *testing.T) {
 					t.Fatal(held, err)
 				}
 			}
+			foreseen, err := o.Rehearse(t.Context(), officeSettings(tt.change))
+			if err != nil {
+				t.Fatal(err)
+			}
 			held, err := o.Renew(t.Context(), officeSettings(tt.change))
 			if err != nil {
 				t.Fatal(err)
+			}
+			if diff := cmp.Diff(held, foreseen); diff != "" {
+				t.Errorf("rehearsed (-renewed +rehearsed):\n%s", diff)
 			}
 			if diff := cmp.Diff(tt.held, held); diff != "" {
 				t.Errorf("held (-want +got):\n%s", diff)
