@@ -189,7 +189,7 @@ func TestGateModel(t *testing.T) {
 			"go": func(rt *rapid.T) {
 				i := rapid.IntRange(0, 2).Draw(rt, "client")
 				if in[i] == 0 {
-					rt.Skip("nobody is in")
+					return
 				}
 				in[i]--
 				g.leave(shares[i])
@@ -197,7 +197,7 @@ func TestGateModel(t *testing.T) {
 			"give up": func(rt *rapid.T) {
 				i := rapid.IntRange(0, 2).Draw(rt, "client")
 				if len(waits[i]) == 0 {
-					rt.Skip("nobody waits")
+					return
 				}
 				w := waits[i][0]
 				if g.quit(w) {
