@@ -33,6 +33,7 @@ type benchCmd struct {
 	Connections int           `help:"Connections of the load generator to the API." default:"64"`
 	Only        string        `help:"Measure only the rows whose names contain this word, and the echo." placeholder:"WORD"`
 	Check       bool          `help:"End with status 1 where a hold is missed. Holds are for a machine of two processors with nothing else to do."`
+	Profile     string        `help:"Write a processor profile of the daemon under all rows of the API and the switch; scripts/pgo.sh makes cmd/keyd/default.pgo of it." type:"path" placeholder:"FILE"`
 	JSON        bool          `help:"Print JSON lines." name:"json"`
 	EchoListen  string        `help:"Serve the echo on this address instead; for the bench's own use." hidden:""`
 	EchoDir     string        `hidden:"" type:"path"`
@@ -58,7 +59,7 @@ func (c *benchCmd) Run(p *program) error {
 			return err
 		}
 	}
-	if b.trial, err = startTrial(p, dir); err != nil {
+	if b.trial, err = startTrial(p, dir, b.flags()...); err != nil {
 		return err
 	}
 	defer b.stop()
@@ -67,19 +68,25 @@ func (c *benchCmd) Run(p *program) error {
 	if err := b.echo(); err != nil {
 		return err
 	}
-	if err := b.operations(); err != nil {
+	if err := b.profiled(b.daemonRows); err != nil {
 		return err
-	}
-	if b.wants(rowSales) {
-		if err := b.sales(); err != nil {
-			return err
-		}
 	}
 	b.memory(idle, residentMB(b.dev.PID))
 	if err := b.print(); err != nil {
 		return err
 	}
 	return b.judge()
+}
+
+// daemonRows measures what the daemon does.
+func (b *bench) daemonRows() error {
+	if err := b.operations(); err != nil {
+		return err
+	}
+	if !b.wants(rowSales) {
+		return nil
+	}
+	return b.sales()
 }
 
 type bench struct {

@@ -20,6 +20,7 @@ type devCmd struct {
 	Switch   string `placeholder:"ADDR" help:"Address of the switch."`
 	Ops      string `placeholder:"ADDR" help:"Address of health and metrics."`
 	Upstream string `placeholder:"ADDR" help:"Address that keyd connects to, and where the simulated issuer listens."`
+	Pprof    bool   `help:"Offer profiles under /debug/pprof/ beside health and metrics."`
 	NoSim    bool   `name:"no-sim" help:"Start no issuer: run one of your own at the upstream address."`
 	Sandbox  string `placeholder:"MODE" help:"off, best_effort or strict, in place of process.sandbox of the configuration."`
 	Module   string `placeholder:"FILE" help:"SoftHSM's PKCS#11 module, where it is not found by itself."`
@@ -30,6 +31,9 @@ const devWarning = "keyd dev: every key in this daemon is a PUBLISHED TEST KEY. 
 
 // Run makes the folder, or goes on with it, and serves until interrupted.
 func (c *devCmd) Run(p *program) error {
+	if c.Pprof && c.Ops != "" {
+		return usageError("--pprof is for the loopback address that keyd picks itself; leave --ops out")
+	}
 	if err := errors.Join(desWorks(), harden()); err != nil {
 		return err
 	}

@@ -67,6 +67,7 @@ func (d *devDir) prepare(p *program, c *devCmd) (*configFile, error) {
 		}
 		cfg.Process.Sandbox = string(mode)
 	}
+	cfg.Ops.Pprof = cfg.Ops.Pprof || c.Pprof
 	return cfg, cfg.pickPorts()
 }
 

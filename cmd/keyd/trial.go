@@ -59,14 +59,15 @@ func trialDir(dir string) (path string, clean func(), err error) {
 	return dir, func() { _ = os.RemoveAll(dir) }, nil
 }
 
-// startTrial returns once the daemon and its link to the issuer are ready.
-func startTrial(p *program, dir string) (*trial, error) {
+// startTrial returns once the daemon and its link to the issuer are ready. more
+// are further flags of `keyd dev`.
+func startTrial(p *program, dir string, more ...string) (*trial, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	t := &trial{p: p, dir: dir, output: new(said), ended: make(chan error, 1), issuerEnd: make(chan error, 1)}
-	t.daemon = exec.Command(self, "dev", "--dir", t.devDir(), "--no-sim")
+	t.daemon = exec.Command(self, append([]string{"dev", "--dir", t.devDir(), "--no-sim"}, more...)...)
 	t.daemon.Stdout, t.daemon.Stderr = t.output, t.output
 	if err := t.daemon.Start(); err != nil {
 		return nil, err

@@ -24,6 +24,7 @@ type connection struct {
 	mu          sync.Mutex
 	cert        *x509.Certificate // the one of fingerprint
 	fingerprint string            // SHA-256 of the certificate, lower-case hex
+	subject     string            // of the certificate
 	refused     bool              // the log knows that its certificate was not accepted
 	seen        credentials.Seen  // what its certificate was last checked against
 }
@@ -48,7 +49,8 @@ func (c *call) identify(r *http.Request) (custody.Caller, error) {
 	if !ok {
 		conn = &connection{id: "api"}
 	}
-	caller := custody.Caller{Addr: r.RemoteAddr, Conn: conn.id, Cert: conn.fingerprintOf(cert), Subject: cert.Subject.String()}
+	caller := custody.Caller{Addr: r.RemoteAddr, Conn: conn.id}
+	caller.Cert, caller.Subject = conn.names(cert)
 	client, err := c.custody.Identify(cert)
 	if err != nil {
 		caller.Name, caller.Kind = "unknown", audit.ActorSystem
@@ -93,14 +95,16 @@ func (c *call) recheck(r *http.Request, conn *connection) error {
 
 const noCertificate = "a verified client certificate is required"
 
-func (n *connection) fingerprintOf(cert *x509.Certificate) string {
+// names are the fingerprint and the subject of the connection's certificate,
+// which are made once.
+func (n *connection) names(cert *x509.Certificate) (fingerprint, subject string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.cert != cert {
 		sum := sha256.Sum256(cert.Raw)
-		n.cert, n.fingerprint = cert, hex.EncodeToString(sum[:])
+		n.cert, n.fingerprint, n.subject = cert, hex.EncodeToString(sum[:]), cert.Subject.String()
 	}
-	return n.fingerprint
+	return n.fingerprint, n.subject
 }
 
 // turnAway records that a certificate was not accepted, once a connection: who

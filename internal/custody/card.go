@@ -151,5 +151,10 @@ func ksnText(ksn []byte) string {
 	if len(ksn) != 10 && len(ksn) != 12 {
 		return ""
 	}
-	return fmt.Sprintf("%X", ksn)
+	const digits = "0123456789ABCDEF"
+	var text [24]byte
+	for i, b := range ksn {
+		text[2*i], text[2*i+1] = digits[b>>4], digits[b&0x0F]
+	}
+	return string(text[:2*len(ksn)])
 }

@@ -204,9 +204,17 @@ func (c *Custody) macKey(ctx context.Context, op Operation, k KeyRecord, job mac
 // standardMAC checks that the key is for an algorithm that a usage stands for.
 func standardMAC(k KeyRecord, algorithm MACAlgorithm) error {
 	a := k.Block.Attributes
-	want := map[MACAlgorithm]keys.Usage{
-		MACAlg1: keys.UsageMACAlg1, MACAlg3: keys.UsageMACAlg3, MACCMAC: keys.UsageCMAC, MACHMAC: keys.UsageHMAC,
-	}[algorithm]
+	var want keys.Usage
+	switch algorithm {
+	case MACAlg1:
+		want = keys.UsageMACAlg1
+	case MACAlg3:
+		want = keys.UsageMACAlg3
+	case MACCMAC:
+		want = keys.UsageCMAC
+	case MACHMAC:
+		want = keys.UsageHMAC
+	}
 	switch {
 	case want == "" || a.Usage != want:
 		return fmt.Errorf("%w: usage %s is not for this algorithm", ErrKeyUse, a.Usage)

@@ -280,10 +280,25 @@ func pinFormat(f PINFormat) audit.PINFormat { return pinFormatName(pin.Format(f)
 
 // pinFormatName is the log's name of a format.
 func pinFormatName(f pin.Format) audit.PINFormat {
-	return map[pin.Format]audit.PINFormat{
-		pin.Format0: audit.PINISO0, pin.Format1: audit.PINISO1, pin.Format3: audit.PINISO3, pin.Format4: audit.PINISO4,
-		pin.ECI2: audit.PINECI2, pin.ECI3: audit.PINECI3, pin.VISA2: audit.PINVISA2, pin.VISA3: audit.PINVISA3,
-	}[f]
+	switch f {
+	case pin.Format0:
+		return audit.PINISO0
+	case pin.Format1:
+		return audit.PINISO1
+	case pin.Format3:
+		return audit.PINISO3
+	case pin.Format4:
+		return audit.PINISO4
+	case pin.ECI2:
+		return audit.PINECI2
+	case pin.ECI3:
+		return audit.PINECI3
+	case pin.VISA2:
+		return audit.PINVISA2
+	case pin.VISA3:
+		return audit.PINVISA3
+	}
+	return 0
 }
 
 // alarm records that a key takes no more PIN blocks of a client.

@@ -114,6 +114,9 @@ func (c *Custody) derivedTDES(ctx context.Context, k KeyRecord, d *DUKPT, use du
 		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
 	}
 	defer secret.Clear(key[:])
+	if use == dukpt.PIN {
+		return clearPIN(key[:])
+	}
 	return clearTDES(key[:])
 }
 
@@ -129,13 +132,9 @@ func initialKey(bdk *keys.Loaded, data [8]byte) (ik [16]byte, err error) {
 	return ik, nil
 }
 
-// clearTDES is a two-key TDES working key in the process.
-func clearTDES(key []byte) (*working, error) {
+// clearPIN is a TDES working key in the process whose left half nothing needs.
+func clearPIN(key []byte) (*working, error) {
 	full, err := secret.NewTDES(key)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrKeyUse, err)
-	}
-	left, err := secret.NewTDES(key[:8])
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKeyUse, err)
 	}
@@ -143,7 +142,22 @@ func clearTDES(key []byte) (*working, error) {
 	if len(key) == 24 {
 		kind = keys.TDES3
 	}
-	return &working{full: full, left: left, kind: kind, custody: audit.CustodyProcess, release: func() {}}, nil
+	return &working{full: full, kind: kind, custody: audit.CustodyProcess, release: func() {}}, nil
+}
+
+// clearTDES is a TDES working key in the process, with its left half for
+// algorithm 3.
+func clearTDES(key []byte) (*working, error) {
+	w, err := clearPIN(key)
+	if err != nil {
+		return nil, err
+	}
+	left, err := secret.NewTDES(key[:8])
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrKeyUse, err)
+	}
+	w.left = left
+	return w, nil
 }
 
 func clearAES(key []byte, kind keys.Algorithm) (*working, error) {

@@ -1,0 +1,13 @@
+#!/bin/sh
+# pgo.sh renews cmd/keyd/default.pgo, by which the compiler knows the paths that
+# a loaded daemon takes: a processor profile of all rows of `keyd bench`. Run it
+# on a quiet machine, after changes of these paths. It holds names of functions
+# and counts, nothing of a request.
+set -eu
+cd "$(dirname "$0")/.."
+raw=$(mktemp)
+trap 'rm -f "$raw"' EXIT
+make -s build
+bin/keyd bench --duration 10s --profile "$raw"
+go tool pprof -proto -output cmd/keyd/default.pgo "$raw"
+ls -l cmd/keyd/default.pgo
