@@ -7,7 +7,7 @@ PKGS := ./...
 FUZZTIME ?= 30s
 BENCHTIME ?= 1s
 
-.PHONY: all build demo test test-vault test-node test-python check bench fuzz clean deps testdeps vectors
+.PHONY: all build install demo test test-vault test-node test-python check bench fuzz clean deps testdeps vectors
 
 all: build
 
@@ -66,6 +66,12 @@ check:
 bench: testdeps build
 	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) -benchmem ./dukpt ./pin ./mac ./keys/tr31 ./audit ./internal/hsm ./internal/store ./internal/iso8583 ./internal/dudect
 	$(BIN) bench
+
+# Puts the program, the unit and the completion of shells where a system looks
+# for them; packagers set DESTDIR. It builds nothing: run `make build` first.
+install:
+	@test -x $(BIN) || { echo "run make build first" >&2; exit 1; }
+	@sh scripts/install.sh $(BIN)
 
 fuzz:
 	@sh scripts/fuzz.sh $(FUZZTIME)

@@ -33,6 +33,10 @@ if [ "${1:-}" = test ]; then
 		/usr/lib/libsoftokn3.so \
 		/usr/local/lib/libsoftokn3.so)
 	[ -n "$softokn" ] || missing="$missing libnss3"
+	# The unit is judged by systemd's own tool; completion is tried in each shell.
+	command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
+	command -v zsh >/dev/null 2>&1 || missing="$missing zsh"
+	command -v fish >/dev/null 2>&1 || missing="$missing fish"
 	# promtool, which tries the alert rules.
 	command -v promtool >/dev/null 2>&1 || missing="$missing prometheus"
 	# The official JavaScript clients; it says so where there is no node.

@@ -21,6 +21,8 @@ type doctorCmd struct {
 	Config string `placeholder:"FILE" help:"The configuration to check; without it only the machine is looked at."`
 	Token  bool   `help:"Log in to the token and print what its module can keep inside, operation by operation; without --config of a new SoftHSM token."`
 	JSON   bool   `help:"Print JSON."`
+	Live   bool   `help:"Only ask the daemon whether it lives; it says so by the exit code too."`
+	Ready  bool   `help:"Only ask the daemon whether it takes work."`
 }
 
 // status is the result of one check.
@@ -57,6 +59,9 @@ func (e *examination) bad(s status, name, detail, mend string) {
 // Run looks at the machine and says what to do. Without --token it logs in
 // nowhere: a wrong PIN must not cost a try.
 func (c *doctorCmd) Run(p *program) error {
+	if c.Live || c.Ready {
+		return c.answers(p)
+	}
 	if c.Token {
 		return c.token(p)
 	}
@@ -108,6 +113,7 @@ func (e *examination) machine() {
 		e.ok("fips140", "DES and TDES are usable")
 	}
 	e.limits()
+	e.kernel()
 	e.clock()
 }
 
@@ -133,6 +139,8 @@ func (e *examination) limits() {
 	case errors.Is(err, errors.ErrUnsupported):
 	case err != nil:
 		e.bad(statusWarn, "locked memory", err.Error(), "")
+	case lock != unlimited && mayLock():
+		e.ok("locked memory", "keyd locks its memory: this user may, whatever the limit")
 	case lock != unlimited:
 		e.bad(statusWarn, "locked memory", fmt.Sprintf("limited to %d KiB: memory can be swapped to disk", lock>>10), "LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited, or no swap")
 	default:
@@ -183,6 +191,7 @@ func (e *examination) config(path string) {
 	running := daemonRuns(cfg)
 	if running {
 		e.ok("daemon", "runs and answers at %s", cfg.Ops.Socket)
+		e.process(cfg)
 	}
 	e.pin(&cfg.Token)
 	e.vaultFiles(cfg)

@@ -96,6 +96,7 @@ func (d *daemon) localServer() *http.Server {
 	mux.HandleFunc("POST /reload", d.localReload)
 	mux.HandleFunc("POST /terminals", d.localAddTerminal)
 	mux.HandleFunc("POST /audit/read", d.localAuditRead)
+	mux.HandleFunc("GET /process", d.localProcess)
 	return &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: opsHeaderWait,

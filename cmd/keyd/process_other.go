@@ -19,6 +19,9 @@ func harden() error {
 // lockMemory has nothing to do here.
 func lockMemory() (bool, error) { return false, nil }
 
+// mayLock cannot be told here.
+func mayLock() bool { return false }
+
 // memlockLimit cannot be told here.
 func memlockLimit() (uint64, error) { return 0, errors.ErrUnsupported }
 

@@ -330,3 +330,57 @@ func TestNoMarks(t *testing.T) {
 		}
 	}
 }
+
+// TestErasedRegions (C-15): a call into C inside secret.Do ends the process in a
+// build that erases, so that only arithmetic enters it.
+func TestErasedRegions(t *testing.T) {
+	pure := []string{"keys", "dukpt", "pin", "mac", "internal/secret"}
+	found := 0
+	for _, s := range sources(t, false) {
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok || sel.Sel.Name != "Do" {
+				return true
+			}
+			if x, ok := sel.X.(*ast.Ident); ok && x.Name == "secret" {
+				found++
+				if !slices.ContainsFunc(pure, func(p string) bool { return under(s.pkg, p) }) {
+					t.Errorf("%s enters the erased region; only packages that cannot reach the token may", s.path)
+				}
+			}
+			return true
+		})
+	}
+	if found == 0 {
+		t.Error("nothing enters the erased region: the rule applies to no file")
+	}
+}
+
+// TestNoMemguard (C-16): it costs 38 µs and a locked page each, and it panics at
+// the limit of locked memory.
+func TestNoMemguard(t *testing.T) {
+	for _, tests := range []bool{false, true} {
+		for _, s := range sources(t, tests) {
+			for _, imp := range s.imports {
+				if strings.Contains(imp, "memguard") {
+					t.Errorf("%s imports %s", s.path, imp)
+				}
+			}
+		}
+	}
+	modules, err := os.ReadFile(filepath.Join("..", "..", "go.mod"))
+	if err != nil || strings.Contains(string(modules), "memguard") {
+		t.Errorf("go.mod names memguard: %v", err)
+	}
+}
+
+// TestSandbox: what can take the process from itself stands in one room.
+func TestSandbox(t *testing.T) {
+	for _, s := range sources(t, false) {
+		for _, imp := range s.imports {
+			if strings.HasPrefix(imp, "github.com/landlock-lsm/") && s.pkg != "internal/sandbox" {
+				t.Errorf("%s imports %s; internal/sandbox alone may", s.path, imp)
+			}
+		}
+	}
+}
