@@ -41,11 +41,17 @@ const (
 // no value of a request is in an answer to a refusal or in the daemon's log.
 func FuzzDoor(f *testing.F) {
 	for _, p := range probes() {
+		if p.op == custody.OpImportParams { // a pair of RSA keys takes as long as a thousand other requests
+			p.body = strings.Replace(p.body, "RSA_2048", "RSA_1024", 1)
+		}
 		for _, client := range []uint8{0, 1} {
 			f.Add(uint8(sendRequest), client, p.path+" "+p.target, []byte(p.body))
 		}
 	}
 	for _, p := range exampleProbes(f) {
+		if strings.Contains(p.body, `"RSA_`) {
+			continue
+		}
 		f.Add(uint8(sendRequest), uint8(0), p.path+" "+p.target, []byte(p.body))
 	}
 	var mac probe
