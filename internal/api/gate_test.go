@@ -45,7 +45,7 @@ func TestGateTakesTurns(t *testing.T) {
 		for i := range 5 {
 			before := served.Load()
 			request(polite, func() {
-				if n := served.Load() - before; n > 4 {
+				if n := served.Load() - before; n > 6 { // two at work, those of this instant, one turn
 					t.Errorf("request %d of the polite client came after %d of the flood", i, n)
 				}
 			})
