@@ -69,15 +69,19 @@ func TestClientsAreExchanged(t *testing.T) {
 	b := newBench(t)
 	client := b.client(t, "switch-a")
 	b.success(t, b.call(t, client, "GenerateMac", aMAC), "GenerateMac")
+	renew := func(list []custody.Client) error {
+		_, err := b.custody.Renew(t.Context(), custody.Settings{Clients: list})
+		return err
+	}
 	table := testClients()
 	table[0].Keys = []string{"alias/zpk-*"}
-	if err := b.custody.SetClients(t.Context(), table); err != nil {
+	if err := renew(table); err != nil {
 		t.Fatal(err)
 	}
 	if a := b.call(t, client, "GenerateMac", aMAC); a.status != http.StatusForbidden {
 		t.Errorf("after its keys were taken: %d %s", a.status, a.body)
 	}
-	if err := b.custody.SetClients(t.Context(), table[1:]); err != nil {
+	if err := renew(table[1:]); err != nil {
 		t.Fatal(err)
 	}
 	if a := b.call(t, client, "ListKeys", "{}"); a.header.Get("x-amzn-ErrorType") != "AccessDeniedException" {
@@ -85,7 +89,7 @@ func TestClientsAreExchanged(t *testing.T) {
 	}
 	bad := testClients()
 	bad[1].URI = bad[0].URI
-	if err := b.custody.SetClients(t.Context(), bad); err == nil || !strings.Contains(err.Error(), "two clients") {
+	if err := renew(bad); err == nil || !strings.Contains(err.Error(), "two clients") {
 		t.Errorf("a table with two of one identity: %v", err)
 	}
 	if a := b.call(t, b.client(t, "switch-b"), "ListKeys", "{}"); a.status != http.StatusOK {

@@ -119,25 +119,6 @@ func (c *Custody) enoughAdministrators(now Client) error {
 	return nil
 }
 
-// SetClients exchanges the table of principals, while requests are in work. Roles
-// that were changed stay so, by the rule of the start. Each request looks its
-// principal up anew, so that the new table holds on open connections. Nothing
-// changes when it returns an error.
-func (c *Custody) SetClients(ctx context.Context, list []Client) error {
-	c.dual.mu.Lock()
-	defer c.dual.mu.Unlock()
-	changes, err := c.book.store.RoleChanges(ctx)
-	if err != nil {
-		return storeError("reading changed roles", err)
-	}
-	table, err := newClients(list, changes)
-	if err != nil {
-		return err
-	}
-	c.clients.exchange(table)
-	return nil
-}
-
 // Clients lists the principals with their roles. It returns [ErrDenied].
 func (c *Custody) Clients(ctx context.Context, caller Caller, corr string) ([]ClientInfo, error) {
 	if !caller.may(OpGetClients) {
