@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"keyd.dev/keyd/internal/api"
 	"keyd.dev/keyd/internal/store"
 	"keyd.dev/keyd/keys"
 )
@@ -268,11 +269,11 @@ func (b *terminalBench) keyARNs() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var first struct{ Terminal shownTerminal }
+	var first struct{ Terminal api.Terminal }
 	if err := d.own(b.p.ctx, "GetTerminal", map[string]string{"Tid": "B0000000"}, &first); err != nil {
 		return nil, err
 	}
-	at := slices.IndexFunc(first.Terminal.Keys, func(k shownKey) bool { return k.Slot == "TAK" })
+	at := slices.IndexFunc(first.Terminal.Keys, func(k api.TerminalKey) bool { return k.Slot == "TAK" })
 	if at < 0 {
 		return nil, errors.New("the first terminal has no MAC key")
 	}

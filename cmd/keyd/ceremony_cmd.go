@@ -118,14 +118,7 @@ type ceremonyOpenCmd struct {
 
 // Run opens a ceremony and leaves it to its custodians.
 func (c *ceremonyOpenCmd) Run(p *program) error {
-	f, err := readCeremony(c.Script)
-	if err != nil {
-		return err
-	}
-	if err := ceremony.Absent(f.outputs()...); err != nil {
-		return err
-	}
-	client, err := c.ceremonies()
+	f, client, err := c.withScript(c.Script)
 	if err != nil {
 		return err
 	}
@@ -135,6 +128,20 @@ func (c *ceremonyOpenCmd) Run(p *program) error {
 	}
 	_, err = fmt.Fprintln(p.stdout, status.ID)
 	return err
+}
+
+// withScript reads a script none of whose outputs is there yet, and opens the way
+// to the daemon's ceremonies.
+func (f *doorFlags) withScript(path string) (*ceremonyFile, *ceremony.Client, error) {
+	script, err := readCeremony(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := ceremony.Absent(script.outputs()...); err != nil {
+		return nil, nil, err
+	}
+	client, err := f.ceremonies()
+	return script, client, err
 }
 
 // ceremonies is the way to the daemon's ceremonies under these flags.
@@ -285,14 +292,7 @@ type ceremonyFetchCmd struct {
 
 // Run writes the outputs of a ceremony.
 func (c *ceremonyFetchCmd) Run(p *program) error {
-	f, err := readCeremony(c.Script)
-	if err != nil {
-		return err
-	}
-	if err := ceremony.Absent(f.outputs()...); err != nil {
-		return err
-	}
-	client, err := c.ceremonies()
+	f, client, err := c.withScript(c.Script)
 	if err != nil {
 		return err
 	}

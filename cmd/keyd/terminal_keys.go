@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"keyd.dev/keyd/internal/api"
 )
 
 type terminalKeysCmd struct {
@@ -30,7 +32,7 @@ type distributed struct {
 		Slot            string
 		WrappedKeyBlock string
 	} `json:",omitempty"`
-	Keys    []shownKey
+	Keys    []api.TerminalKey
 	Retires *time.Time `json:",omitempty"`
 }
 

@@ -7,36 +7,9 @@ import (
 	"io"
 	"text/tabwriter"
 	"time"
+
+	"keyd.dev/keyd/internal/api"
 )
-
-// shownTerminal is a terminal in the daemon's answers.
-type shownTerminal struct {
-	TID           string `json:"Tid"`
-	MID           string `json:"Mid"`
-	Scheme        string
-	Status        string
-	Reason        string     `json:",omitempty"`
-	Since         *time.Time `json:",omitempty"`
-	Added         *time.Time `json:",omitempty"`
-	MaximumAmount int64      `json:",omitempty"`
-	BDK           string     `json:"Bdk,omitempty"`
-	Device        string     `json:",omitempty"`
-	MACBytes      int        `json:"MacBytes,omitempty"`
-	Profile       string     `json:",omitempty"`
-	KeyVersion    uint32     `json:",omitempty"`
-	KeysMade      *time.Time `json:",omitempty"`
-	Retires       *time.Time `json:",omitempty"`
-	Keys          []shownKey `json:",omitempty"`
-}
-
-// shownKey is a key of a terminal in the daemon's answers.
-type shownKey struct {
-	Slot          string
-	KeyArn        string
-	Version       uint32
-	KeyCheckValue string
-	Previous      bool `json:",omitempty"`
-}
 
 type terminalShowCmd struct {
 	TID  string `arg:"" name:"tid" help:"DE 41, 8 characters."`
@@ -50,7 +23,7 @@ func (c *terminalShowCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	var answer struct{ Terminal shownTerminal }
+	var answer struct{ Terminal api.Terminal }
 	if err := d.own(p.ctx, "GetTerminal", map[string]string{"Tid": c.TID}, &answer); err != nil {
 		return err
 	}
@@ -60,7 +33,7 @@ func (c *terminalShowCmd) Run(p *program) error {
 	return showTerminal(p.stdout, answer.Terminal)
 }
 
-func showTerminal(out io.Writer, t shownTerminal) error {
+func showTerminal(out io.Writer, t api.Terminal) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "%s\t"+format+"\n", append([]any{name}, args...)...)
@@ -112,7 +85,7 @@ func (f *doorFlags) change(p *program, tid string, body map[string]any) error {
 	if err != nil {
 		return err
 	}
-	var answer struct{ Terminal shownTerminal }
+	var answer struct{ Terminal api.Terminal }
 	if err := d.own(p.ctx, "ChangeTerminal", body, &answer); err != nil {
 		return err
 	}

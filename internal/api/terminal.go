@@ -18,8 +18,8 @@ const (
 	mostTerminalValues = 16 << 10
 )
 
-// terminalKey is a key of a terminal in answers.
-type terminalKey struct {
+// TerminalKey is a key of a terminal in answers.
+type TerminalKey struct {
 	Slot          string
 	KeyArn        string
 	Version       uint32
@@ -27,8 +27,8 @@ type terminalKey struct {
 	Previous      bool `json:",omitempty"`
 }
 
-// terminal is a terminal in answers. Times are RFC 3339.
-type terminal struct {
+// Terminal is a terminal in answers. Times are RFC 3339.
+type Terminal struct {
 	TID           string `json:"Tid"`
 	MID           string `json:"Mid"`
 	Scheme        string
@@ -46,7 +46,7 @@ type terminal struct {
 	KeyVersion uint32        `json:",omitempty"`
 	KeysMade   *time.Time    `json:",omitempty"`
 	Retires    *time.Time    `json:",omitempty"`
-	Keys       []terminalKey `json:",omitempty"`
+	Keys       []TerminalKey `json:",omitempty"`
 }
 
 func moment(t time.Time) *time.Time {
@@ -56,8 +56,8 @@ func moment(t time.Time) *time.Time {
 	return &t
 }
 
-func wireTerminal(t custody.Terminal) terminal {
-	out := terminal{
+func wireTerminal(t custody.Terminal) Terminal {
+	out := Terminal{
 		TID: t.TID, MID: t.MID, Scheme: string(t.Scheme), Status: string(t.Status), Reason: t.Reason,
 		Since: moment(t.Since), Added: moment(t.Added), MaximumAmount: t.Most,
 		BDK: t.BDK, Device: t.Device, Profile: t.Profile,
@@ -69,10 +69,10 @@ func wireTerminal(t custody.Terminal) terminal {
 	return out
 }
 
-func (c *call) wireKeys(list []custody.TerminalKey) []terminalKey {
-	all := make([]terminalKey, 0, len(list))
+func (c *call) wireKeys(list []custody.TerminalKey) []TerminalKey {
+	all := make([]TerminalKey, 0, len(list))
 	for _, k := range list {
-		all = append(all, terminalKey{k.Slot, string(c.names.appendARN(nil, k.ID)), k.Version, k.Check.String(), k.Previous})
+		all = append(all, TerminalKey{k.Slot, string(c.names.appendARN(nil, k.ID)), k.Version, k.Check.String(), k.Previous})
 	}
 	return all
 }
@@ -235,7 +235,7 @@ func (c *call) changeTerminal() error {
 	if err != nil {
 		return err
 	}
-	return c.answerJSON(struct{ Terminal terminal }{wireTerminal(t)})
+	return c.answerJSON(struct{ Terminal Terminal }{wireTerminal(t)})
 }
 
 // getTerminal is GetTerminal.
@@ -250,7 +250,7 @@ func (c *call) getTerminal() error {
 	}
 	out := wireTerminal(view.Terminal)
 	out.Keys = c.wireKeys(view.Has)
-	return c.answerJSON(struct{ Terminal terminal }{out})
+	return c.answerJSON(struct{ Terminal Terminal }{out})
 }
 
 // listTerminals is ListTerminals: a page, in the order of the TIDs.
@@ -276,9 +276,9 @@ func (c *call) listTerminals() error {
 		return err
 	}
 	out := struct {
-		Terminals []terminal
+		Terminals []Terminal
 		NextToken string `json:",omitempty"`
-	}{Terminals: make([]terminal, 0, len(list))}
+	}{Terminals: make([]Terminal, 0, len(list))}
 	for _, t := range list {
 		out.Terminals = append(out.Terminals, wireTerminal(t))
 	}
@@ -314,7 +314,7 @@ func (c *call) distributeKeys() error {
 		KeyVersion uint32
 		Field62    string        `json:",omitempty"` // hexadecimal, without its length
 		KeyBlocks  []block       `json:",omitempty"`
-		Keys       []terminalKey // with the check values of the clear keys
+		Keys       []TerminalKey // with the check values of the clear keys
 		Retires    *time.Time    `json:",omitempty"` // of the keys before
 	}{TID: got.TID, Form: string(q.Form), KeyVersion: got.Version, Field62: strings.ToUpper(hex.EncodeToString(got.Field)),
 		Keys: c.wireKeys(got.Keys), Retires: moment(got.Retires)}

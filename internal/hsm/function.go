@@ -255,15 +255,7 @@ func (p *probe) wrapPad() error {
 	if err != nil {
 		return p.s.failure("C_UnwrapKey", err)
 	}
-	soft, err := secret.NewAES(wrapValue)
-	if err != nil {
-		return err
-	}
-	want, err := soft.Encrypt(nil, testData)
-	if err != nil {
-		return err
-	}
-	return p.answer("encrypt under the unwrapped key", encrypting, pkcs11.CKM_AES_ECB, nil, h, testData, want)
+	return p.encrypts("the unwrapped key", h, wrapValue)
 }
 
 func xored(base, data []byte) []byte {
