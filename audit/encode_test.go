@@ -410,6 +410,8 @@ func TestScrub(t *testing.T) {
 		{"L-91 KCV of 16 digits", func(r *Record) { r.Keys[0].KCV = "0123456789ABCDEF" }, "keys[].kcv", whyInvalid, "0123456789ABCDEF"},
 		{"L-91 KSN of 16 digits", func(r *Record) { r.KSN = "FFFF9876543210E0" }, "ksn", whyInvalid, "FFFF9876543210E0"},
 		{"L-91 header with more", func(r *Record) { r.Keys[0].Header = "D0112K0TB00E0000AB" }, "keys[].hdr", whyInvalid, "D0112K0"},
+		{"L-92 key that begins as a header does", func(r *Record) { r.Keys[0].Header = "D0123456789ABCDE" }, "keys[].hdr", whySecret, "D0123456789"},
+		{"L-92 key that ends as a header does", func(r *Record) { r.Keys[0].Header = "D0123456789E0000" }, "keys[].hdr", whySecret, "D0123456789"},
 		{"L-77 group that the action has not", func(r *Record) { r.MAC = MAC{MACAlg1, 8, VerdictOK} }, "mac", whyInvalid, "alg1"},
 		{"L-74 group that is missing", func(r *Record) { r.PIN = PIN{} }, "pin", whyInvalid, ""},
 		{"L-74 reason missing", func(r *Record) { r.Outcome = OutcomeRefused }, "reason", whyInvalid, ""},
@@ -443,6 +445,17 @@ func TestScrub(t *testing.T) {
 				t.Error("not canonical")
 			}
 		})
+	}
+}
+
+// TestHeader: a header whose characters are all hexadecimal is no key (L-91).
+func TestHeader(t *testing.T) {
+	for _, header := range []string{"D0112K0TB00E0000", "D0144D0AB00E0000", "B0080E0DE00E0000", "D0112M1TC00N0200"} {
+		r := fullRecord(KeyImport, PhaseOutcome)
+		r.Keys[0].Header = header
+		if d := encode(&r, exampleMoment(), 0); len(d.scrubs) > 0 || !bytes.Contains(d.pre, []byte(`"hdr":"`+header+`"`)) {
+			t.Errorf("%s: scrubs %v", header, d.scrubs)
+		}
 	}
 }
 

@@ -287,7 +287,7 @@ func (e *encoder) keys() {
 		if k.Header != "" && !isKeyBlockHeader(k.Header) {
 			e.bad("keys[].hdr", whyInvalid)
 		} else {
-			e.printable("keys[].hdr", k.Header, 16, true)
+			e.printable("keys[].hdr", k.Header, 16, !isTR31Header(k.Header))
 		}
 		e.need("keys[].id", k.ID, isID(k.ID))
 		e.plain("keys[].kcv", k.KCV, isKCV(k.KCV, k.Algo.kcvLimit()))

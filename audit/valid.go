@@ -1,6 +1,9 @@
 package audit
 
-import "unicode/utf8"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // The character classes of the record's types.
 const (
@@ -111,6 +114,17 @@ func isKeyBlockHeader(s string) bool {
 		}
 	}
 	return true
+}
+
+// isTR31Header reports whether every place of a key block header holds what
+// X9.143 has there: version A to D, length, usage, algorithm, mode, key version,
+// exportability, number of optional blocks, and the reserved zeros. Such a
+// header may be hexadecimal from end to end, D0144D0AB00E0000, and is no key.
+func isTR31Header(s string) bool {
+	return isKeyBlockHeader(s) && s[0] <= 'D' &&
+		strings.IndexByte("BCDEIKMPSV0123456789", s[5]) >= 0 &&
+		strings.IndexByte("ADEHRST", s[7]) >= 0 && strings.IndexByte("BCDEGNSTVXY", s[8]) >= 0 &&
+		strings.IndexByte("ENS", s[11]) >= 0 && all(s[12:14], classDigit, 2, 2) && s[14:] == "00"
 }
 
 // isOrigDateTime reports whether s is MMDD, MMDDhhmmss, YYMMDDhhmmss or
