@@ -11,6 +11,7 @@ import (
 
 	"keyd.dev/keyd/audit"
 	"keyd.dev/keyd/internal/credentials"
+	"keyd.dev/keyd/internal/credentials/vault"
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/hsm"
 	"keyd.dev/keyd/internal/secret"
@@ -169,6 +170,8 @@ func adviseToken(cfg *configFile, err error) error {
 	t := &cfg.Token
 	err = fmt.Errorf("opening the token %q: %w", t.Label, err)
 	switch {
+	case vault.Cause(err) != "":
+		return advise(err, "the PIN did not come from Vault and was not tried; see token.pin_source and [vault] in %s", cfg.path)
 	case errors.Is(err, hsm.ErrModule):
 		return advise(err, "check token.module = %q in %s, and install the module (SoftHSM: apt-get install softhsm2)", t.Module, cfg.path)
 	case errors.Is(err, hsm.ErrToken):

@@ -37,6 +37,9 @@ func (c *serveCmd) Run(p *program) error {
 		return err
 	}
 	d, err := newDaemon(p.ctx, cfg, cfg.logger(p.stderr))
+	if errors.Is(err, errStopped) {
+		return nil
+	}
 	if pinRefused(err) {
 		return &exitError{code: exitPIN, err: err}
 	}

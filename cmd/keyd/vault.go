@@ -124,6 +124,9 @@ func (d *daemon) openVault(ctx context.Context) error {
 	return nil
 }
 
+// errStopped: the process was told to end while it waited for Vault.
+var errStopped = errors.New("stopped while waiting for Vault")
+
 // waitForVault does something that the start needs until it is done, and says
 // so to systemd, the operators' listener and the log while it is not.
 func (d *daemon) waitForVault(ctx context.Context, what string, do func(context.Context) error) error {
@@ -142,6 +145,9 @@ func (d *daemon) waitForVault(ctx context.Context, what string, do func(context.
 		notify(d.log, fmt.Sprintf("STATUS=Waiting for Vault (%s) to give %s; next try in %s, or at SIGHUP\nEXTEND_TIMEOUT_USEC=%d",
 			vault.Cause(err), what, wait.Round(time.Second), (wait+startSlack).Microseconds()))
 	}, do)
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", errStopped, err)
+	}
 	if err == nil && waited {
 		d.ops.waits(partVault, nil)
 		d.ops.waits(partToken, nil)

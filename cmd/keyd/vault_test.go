@@ -395,6 +395,12 @@ func TestVaultRefuses(t *testing.T) {
 	v.hangup()
 	v.await("C-10 ready after SIGHUP", func() bool { ready, _ := v.ready(); return ready })
 	v.stop()
+
+	v.set("token", "pin_source", "vault:secret/keyd/token#third")
+	v.secretID()
+	v.launch("serve", "--config", v.config)
+	v.await("C-10 it waits again", func() bool { return v.metric(`keyd_vault_alarms_total{cause="configuration"} 1`) })
+	v.stop() // told to end while it waits: nothing failed
 }
 
 // TestVaultWrappedPIN is C-12: stolen and not stolen.
