@@ -78,7 +78,8 @@ func TestManyConnections(t *testing.T) {
 	c.k.stop()
 }
 
-// many makes connections of one client, a few at a time.
+// many makes connections of one client, a few at a time, and a call on each: who
+// never says anything is let go after some seconds.
 func (c *crowd) many(t *testing.T, client string, n int) []*caller {
 	t.Helper()
 	config := c.as(t, client)
@@ -88,11 +89,14 @@ func (c *crowd) many(t *testing.T, client string, n int) []*caller {
 		work.Go(func() {
 			for i := from; i < n; i += 16 {
 				one, err := c.dial(config)
+				if err == nil {
+					all[i] = one
+					_, _, err = one.call("/", awsTarget+"ListKeys", "", `{"MaxResults":1}`)
+				}
 				if err != nil {
 					t.Errorf("connection %d of %s: %v", i, client, err)
 					return
 				}
-				all[i] = one
 			}
 		})
 	}

@@ -135,19 +135,12 @@ type callers struct {
 	took            []time.Duration // of those that were served
 }
 
-// run lets n connections of a client ask until the time is over.
-func (c *crowd) run(t *testing.T, work *sync.WaitGroup, client string, n int, end time.Time) *callers {
+// run lets connections of a client ask until the time is over.
+func (c *crowd) run(t *testing.T, work *sync.WaitGroup, client string, conns []*caller, end time.Time) *callers {
 	t.Helper()
 	l := new(callers)
-	config := c.as(t, client)
-	for range n {
+	for _, conn := range conns {
 		work.Go(func() {
-			conn, err := c.dial(config)
-			if err != nil {
-				t.Errorf("%s: %v", client, err)
-				return
-			}
-			defer conn.conn.Close()
 			var took []time.Duration
 			for time.Now().Before(end) {
 				start := time.Now()
@@ -175,14 +168,16 @@ func (c *crowd) run(t *testing.T, work *sync.WaitGroup, client string, n int, en
 }
 
 func (l *callers) String() string {
-	slices.Sort(l.took)
-	at := func(p float64) time.Duration {
-		if len(l.took) == 0 {
-			return 0
-		}
-		return l.took[int(p*float64(len(l.took)-1))].Round(10 * time.Microsecond)
+	return fmt.Sprintf("%d served, %d refused, p50 %v, p99 %v", l.served.Load(), l.refused.Load(), l.at(.5), l.at(.99))
+}
+
+// at is the time below which that part of the served calls stayed.
+func (l *callers) at(part float64) time.Duration {
+	if len(l.took) == 0 {
+		return 0
 	}
-	return fmt.Sprintf("%d served, %d refused, p50 %v, p99 %v", l.served.Load(), l.refused.Load(), at(.5), at(.99))
+	slices.Sort(l.took)
+	return l.took[int(part*float64(len(l.took)-1))].Round(10 * time.Microsecond)
 }
 
 // floodTime is how long each load lasts.
@@ -193,12 +188,13 @@ const floodTime = 2 * time.Second
 // leaves the other more than that.
 func TestFloodGetsItsShare(t *testing.T) {
 	c := newCrowd(t, map[string]string{"requests_in_work": "4"}, "")
+	few, many := c.many(t, "switch", 12), c.many(t, floodClient, 96)
 	var work sync.WaitGroup
-	alone := c.run(t, &work, "switch", 12, time.Now().Add(floodTime))
+	alone := c.run(t, &work, "switch", few, time.Now().Add(floodTime))
 	work.Wait()
 	end := time.Now().Add(floodTime)
-	flood := c.run(t, &work, floodClient, 96, end)
-	polite := c.run(t, &work, "switch", 12, end)
+	flood := c.run(t, &work, floodClient, many, end)
+	polite := c.run(t, &work, "switch", few, end)
 	work.Wait()
 	t.Logf("12 connections alone: %s", alone)
 	t.Logf("beside 96 of another:  %s", polite)
@@ -210,16 +206,17 @@ func TestFloodGetsItsShare(t *testing.T) {
 	c.k.stop()
 }
 
-// TestRefusedFlood: a flood that is refused for its rate costs the others less
-// than their share, is told so with each answer, and does not grow the log.
+// TestRefusedFlood: a flood that is refused for its rate hardly slows the others,
+// is told so with each answer, and does not grow the log.
 func TestRefusedFlood(t *testing.T) {
 	c := newCrowd(t, nil, "requests_per_second = 20\nburst = 20")
+	few, many := c.many(t, "switch", 12), c.many(t, floodClient, 96)
 	var work sync.WaitGroup
-	alone := c.run(t, &work, "switch", 12, time.Now().Add(floodTime))
+	alone := c.run(t, &work, "switch", few, time.Now().Add(floodTime))
 	work.Wait()
 	end := time.Now().Add(floodTime)
-	flood := c.run(t, &work, floodClient, 96, end)
-	polite := c.run(t, &work, "switch", 12, end)
+	flood := c.run(t, &work, floodClient, many, end)
+	polite := c.run(t, &work, "switch", few, end)
 	work.Wait()
 	t.Logf("12 connections alone:  %s", alone)
 	t.Logf("beside a refused flood: %s", polite)
@@ -230,8 +227,10 @@ func TestRefusedFlood(t *testing.T) {
 	if flood.refused.Load() == 0 || polite.refused.Load() != 0 {
 		t.Errorf("refused: flood %d, polite %d", flood.refused.Load(), polite.refused.Load())
 	}
-	if polite.served.Load()*2 < alone.served.Load() {
-		t.Errorf("the polite client was served %d beside a flood and %d alone, want at least a half", polite.served.Load(), alone.served.Load())
+	// Without the pace of refusals it was eighteen times as long. The share of a
+	// second run would tell more of what else the machine does.
+	if a, b := alone.at(.5), polite.at(.5); b > 6*a {
+		t.Errorf("half of the polite client's calls took more than %v beside a flood, and %v alone", b, a)
 	}
 	c.k.stop()
 	counted := int64(0)
@@ -254,7 +253,8 @@ func TestRefusedFlood(t *testing.T) {
 			records++
 		}
 	})
-	if counted != flood.refused.Load() || records > 3 {
-		t.Errorf("L-14: %d refusals in %d records, want %d in one a minute", counted, records, flood.refused.Load())
+	// The first call of each connection may have been refused, too.
+	if n := flood.refused.Load(); counted < n || counted > n+int64(len(many)) || records > 3 {
+		t.Errorf("L-14: %d refusals in %d records, want %d and a few in one a minute", counted, records, n)
 	}
 }
