@@ -300,15 +300,6 @@ func (n *node) close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// ready tells, part by part, why the node cannot serve.
-func (n *node) ready(ctx context.Context) map[string]error {
-	return map[string]error{
-		"token": n.token.Check(ctx),
-		"store": n.db.Ready(ctx),
-		"audit": n.audit.Ready(),
-	}
-}
-
 // clients is the table of principals as custody has it.
 func (c *config) clients() []custody.Client {
 	out := make([]custody.Client, 0, len(c.Client))
