@@ -258,11 +258,12 @@ func TestAppRole(t *testing.T) {
 		if _, err := readPIN(t, source, c); err != nil {
 			t.Fatal(err)
 		}
-		before := accessors(s)
-		c.Close(t.Context())
-		if after := accessors(s); after != before-1 {
-			t.Errorf("%d tokens, %d before; want one less", after, before)
+		if n := accessors(s); n < 2 {
+			t.Errorf("%d tokens; want that of root and the own one", n)
 		}
+		c.Close(t.Context())
+		// Vault takes spent wrapping tokens away a little later.
+		s.Poll("the token of root alone", func() bool { return accessors(s) == 1 })
 	})
 }
 
