@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"time"
@@ -207,6 +208,7 @@ func (w *wal) write() {
 		if b == nil {
 			select {
 			case <-w.wake:
+				runtime.Gosched() // who could run now may be about to append; they share the flush
 				continue
 			case <-w.stop:
 			}

@@ -119,7 +119,8 @@ func (d *devDir) newConfig(c *devCmd, module string) (*configFile, error) {
 	pki := func(name string) string { return d.file("pki", name) }
 	cfg := &configFile{path: d.file("keyd.toml"), config: config{
 		Token: tokenConfig{
-			Module: module, Label: devLabel, PINSource: "file:" + d.file("token.pin"),
+			Sessions: 1, // SoftHSM has one lock: a second session finds it held
+			Module:   module, Label: devLabel, PINSource: "file:" + d.file("token.pin"),
 			Environment: map[string]string{"SOFTHSM2_CONF": d.file("softhsm2.conf")},
 		},
 		Store:  storeConfig{Path: d.file("keyd.db")},

@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -66,9 +67,18 @@ func (q *queue) join(c *call) bool {
 func (q *queue) take(w *worker) *call {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for !q.closed {
+	for yielded := false; !q.closed; {
 		if len(q.heads) == 0 {
 			q.more.Wait()
+			continue
+		}
+		if !yielded && q.heads[0].gathered > 0 {
+			// Who could run now may be about to join. Without this the scheduler
+			// runs a worker right behind the first caller, before all others.
+			yielded = true
+			q.mu.Unlock()
+			runtime.Gosched()
+			q.mu.Lock()
 			continue
 		}
 		w.began = time.Now()
