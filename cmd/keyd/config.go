@@ -104,7 +104,7 @@ type apiConfig struct {
 	Connections        int      `toml:"connections,omitempty" comment:"Connections of all clients at a time; default 4096." reload:"yes"`
 	ClientConnections  int      `toml:"client_connections,omitempty" comment:"Connections of one client at a time; default 2048." reload:"yes"`
 	Handshakes         int      `toml:"handshakes,omitempty" comment:"Handshakes under way at a time; one more ends the oldest; default 1024." reload:"yes"`
-	MostKeys           int      `toml:"most_keys,omitempty" comment:"Keys that may be stored, deleted ones and those of terminals not counted; beyond, CreateKey and ImportKey get ServiceQuotaExceededException; default no limit." reload:"yes"`
+	MostKeys           int      `toml:"most_keys,omitempty" comment:"Keys that may be stored, those of terminals counted and deleted ones not; beyond, a new key gets ServiceQuotaExceededException, while terminals can still be registered; default no limit." reload:"yes"`
 	MostAliases        int      `toml:"most_aliases,omitempty" comment:"Aliases that there may be; default no limit." reload:"yes"`
 	DrainGrace         duration `toml:"drain_grace,omitempty" comment:"How long requests are still taken at a stop after /readyz has said that the node is not ready: a little more than the interval at which a load balancer asks; default none." reload:"yes"`
 	DrainLimit         duration `toml:"drain_limit,omitempty" comment:"How long requests in work may take at a stop; default 10s." reload:"yes"`
