@@ -1,8 +1,9 @@
 #!/bin/sh
-# pgo.sh renews cmd/keyd/default.pgo, by which the compiler knows the paths that
-# a loaded daemon takes: a processor profile of all rows of `keyd bench`. Run it
-# on a quiet machine, after changes of these paths. It holds names of functions
-# and counts, nothing of a request.
+# pgo.sh makes cmd/keyd/default.pgo, by which the compiler knows the paths that a
+# loaded daemon takes: a processor profile of all rows of `keyd bench`, taken on a
+# quiet machine. It holds names of functions and counts, nothing of a request. The
+# repository keeps none (docs/ARCHITECTURE.md, section 12); go build uses the file
+# while it is there.
 set -eu
 cd "$(dirname "$0")/.."
 raw=$(mktemp)
