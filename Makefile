@@ -29,8 +29,8 @@ demo: deps build
 # themselves; the API's and the switch's run once on each. The arithmetic runs
 # once more with stack and registers erased behind it (C-15).
 test: testdeps
-	CGO_ENABLED=1 $(GO) test -race -timeout 30m $(PKGS)
-	KEYD_TEST_MODULE=softokn CGO_ENABLED=1 $(GO) test -race -timeout 30m ./internal/api ./softhsm-test
+	CGO_ENABLED=1 $(GO) test -race -timeout 60m $(PKGS)
+	KEYD_TEST_MODULE=softokn CGO_ENABLED=1 $(GO) test -race -timeout 60m ./internal/api ./softhsm-test
 	GOEXPERIMENT=runtimesecret CGO_ENABLED=1 $(GO) test ./internal/secret ./dukpt ./pin ./mac ./keys/...
 	@sh scripts/vectors.sh
 	@GO=$(GO) sh scripts/node.sh
