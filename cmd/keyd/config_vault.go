@@ -18,18 +18,18 @@ import (
 
 type vaultConfig struct {
 	Address         string `toml:"address,omitempty" comment:"https://host:port of Vault; default none; keyd runs without it."`
-	CA              string `toml:"ca,omitempty" comment:"Who may sign Vault's certificate, PEM."`
+	CA              string `toml:"ca,omitempty" comment:"Who may sign Vault's certificate, PEM; default none."`
 	Namespace       string `toml:"namespace,omitempty" comment:"Namespace of Vault Enterprise; default none."`
 	Auth            string `toml:"auth,omitempty" comment:"How to log in: certificate, approle, kubernetes or token_file; default none; a wrapped PIN needs none."`
 	AuthMount       string `toml:"auth_mount,omitempty" comment:"Where that method is mounted below auth/; default none; that is cert for certificate, else the method's name."`
 	Role            string `toml:"role,omitempty" comment:"Name of the role: needed for approle and kubernetes; default none."`
-	RoleID          string `toml:"role_id,omitempty" comment:"Role id, for approle; it is no secret."`
-	WrappedSecretID string `toml:"wrapped_secret_id,omitempty" comment:"File with the wrapping token of a single-use secret id, for approle; read again at each login."`
-	Cert            string `toml:"cert,omitempty" comment:"Client certificate for auth = \"certificate\": a PEM file, or vault:NAME of a [[vault_certificate]], which is fetched by approle at first."`
-	Key             string `toml:"key,omitempty" comment:"Its key, PEM."`
-	TokenFile       string `toml:"token_file,omitempty" comment:"File with a token that Vault Agent keeps, for token_file; read again at each use."`
+	RoleID          string `toml:"role_id,omitempty" comment:"Role id, for approle; it is no secret; default none."`
+	WrappedSecretID string `toml:"wrapped_secret_id,omitempty" comment:"File with the wrapping token of a single-use secret id, for approle; read again at each login; default none."`
+	Cert            string `toml:"cert,omitempty" comment:"Client certificate for auth = \"certificate\": a PEM file, or vault:NAME of a [[vault_certificate]], which is fetched by approle at first; default none."`
+	Key             string `toml:"key,omitempty" comment:"Its key, PEM; default none."`
+	TokenFile       string `toml:"token_file,omitempty" comment:"File with a token that Vault Agent keeps, for token_file; read again at each use; default none."`
 	PodToken        string `toml:"service_account_token,omitempty" comment:"File of the service account's token, for kubernetes; default none; that is where Kubernetes puts it."`
-	WrappedPINFrom  string `toml:"wrapped_pin_from,omitempty" comment:"Path of the request that wraps the PIN of vault-wrapped:, secret/data/keyd/token say; another one's token is refused."`
+	WrappedPINFrom  string `toml:"wrapped_pin_from,omitempty" comment:"Path of the request that wraps the PIN of vault-wrapped:, secret/data/keyd/token say; another one's token is refused; default none."`
 	WrappedPINField string `toml:"wrapped_pin_field,omitempty" comment:"Field of the PIN in what it wraps; default pin."`
 	Dir             string `toml:"dir,omitempty" comment:"Folder of the certificates that Vault signed, with their keys; default vault beside the database."`
 }
