@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -159,6 +160,9 @@ func (b *bench) found(tb testing.TB, text string) string {
 			return err
 		}
 		raw, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a temporary file, renamed since the directory was read
+		}
 		if strings.Contains(string(raw), text) {
 			where = filepath.Base(path)
 		}
