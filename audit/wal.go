@@ -201,14 +201,21 @@ func (w *wal) take() *batch {
 	return b
 }
 
+// turns is how often the writer lets others run before it closes a batch. Who is
+// about to append shares the flush then; without a timer, so that a lone record
+// waits for nobody (L-20).
+const turns = 4
+
 // write is the writer: one batch at a time, one write and one flush for each.
 func (w *wal) write() {
 	for {
+		for range turns {
+			runtime.Gosched()
+		}
 		b := w.take()
 		if b == nil {
 			select {
 			case <-w.wake:
-				runtime.Gosched() // who could run now may be about to append; they share the flush
 				continue
 			case <-w.stop:
 			}

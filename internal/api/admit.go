@@ -143,7 +143,7 @@ func (h *Handler) Beside(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := h.calls.Get().(*call)
 		defer h.release(c)
-		c.ctx, c.id = r.Context(), newRequestID()
+		c.ctx, c.id = r.Context(), c.ids.next()
 		var err error
 		if c.caller, err = c.identify(r); err == nil {
 			err = c.admit(r)

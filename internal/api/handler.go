@@ -2,9 +2,7 @@ package api
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -139,6 +137,7 @@ type call struct {
 	body       []byte
 	out        []byte
 	custodyIs  audit.Custody // of a result
+	ids        requestIDs
 
 	asked     string // the name of the key or alias, as given
 	keyMember string // the member that named it
@@ -151,7 +150,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := h.calls.Get().(*call)
 	defer h.release(c)
 	path := r.URL.EscapedPath()
-	c.ctx, c.plane, c.id, c.path = r.Context(), planeOf(r, path), newRequestID(), path
+	c.ctx, c.plane, c.id, c.path = r.Context(), planeOf(r, path), c.ids.next(), path
 	defer func() {
 		if p := recover(); p != nil {
 			c.broken(w, p)
@@ -199,7 +198,7 @@ func (h *Handler) release(c *call) {
 	}
 	clear(c.body)
 	clear(c.out)
-	kept := call{Handler: h, body: c.body[:0], out: c.out[:0]}
+	kept := call{Handler: h, body: c.body[:0], out: c.out[:0], ids: c.ids}
 	if cap(c.form.doc.nodes) <= mostValues {
 		kept.form.doc.nodes = c.form.doc.nodes[:0]
 	}
@@ -368,49 +367,4 @@ func invocation(values []string) (string, error) {
 		return "", refusal(validation, "amz-sdk-invocation-id must be one value of at most 128 visible characters")
 	}
 	return id, nil
-}
-
-// newRequestID makes a UUID of version 4 (RFC 9562) that cannot be taken for a
-// card number: the audit log would keep it out of its records.
-func newRequestID() string {
-	for {
-		if id := randomUUID(); !looksLikePAN(id) {
-			return id
-		}
-	}
-}
-
-// leastDigits is the number of digits from which on the audit log looks for a PAN,
-// across dashes.
-const leastDigits = 13
-
-func looksLikePAN(id string) bool {
-	run := 0
-	for i := range len(id) {
-		switch c := id[i]; {
-		case c >= '0' && c <= '9':
-			run++
-		case c != '-':
-			run = 0
-		}
-		if run >= leastDigits {
-			return true
-		}
-	}
-	return false
-}
-
-func randomUUID() string {
-	var raw [16]byte
-	_, _ = rand.Read(raw[:]) // never fails; it ends the process instead
-	raw[6] = raw[6]&0x0F | 0x40
-	raw[8] = raw[8]&0x3F | 0x80
-	var text [36]byte
-	hex.Encode(text[0:8], raw[0:4])
-	hex.Encode(text[9:13], raw[4:6])
-	hex.Encode(text[14:18], raw[6:8])
-	hex.Encode(text[19:23], raw[8:10])
-	hex.Encode(text[24:36], raw[10:16])
-	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
-	return string(text[:])
 }

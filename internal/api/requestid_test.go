@@ -18,9 +18,13 @@ func TestRequestIDIsNoPAN(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}
+	var ids requestIDs
+	seen := map[string]bool{}
 	for range 20_000 {
-		if id := newRequestID(); looksLikePAN(id) || len(id) != 36 || id[14] != '4' {
-			t.Fatalf("made %q", id)
+		id := ids.next()
+		if looksLikePAN(id) || len(id) != 36 || id[14] != '4' || seen[id] {
+			t.Fatalf("made %q, again = %v", id, seen[id])
 		}
+		seen[id] = true
 	}
 }
