@@ -3,6 +3,7 @@ package iso8583
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // Builder writes a message of a dialect. It holds the first error, which Pack
@@ -17,6 +18,7 @@ type Builder struct {
 	fields  bitmap
 	spans   [129]span
 	text    []byte // the values of the fields, in the order of Set
+	head    []byte // what stands before the MTI; nil: zeros
 	err     error
 }
 
@@ -33,14 +35,33 @@ func (d *Dialect) Build(mti MTI, s Side) *Builder {
 	return b
 }
 
-// Answer begins the answer to m with answer code DE 39: MTI by [MTI.Response]
-// and every echo field of the table that m has: 2, 3, 4, 7, 11, 12, 13, 32, 37,
-// 41, 42, 49, 62 and 70. The caller sets DE 37 when m had none, which
+// Head gives the message what stands before its MTI, where the dialect has such a
+// thing: TPDU, ANI and header, one after the other. Without it they are zeros.
+func (b *Builder) Head(parts ...[]byte) *Builder {
+	head := slices.Concat(parts...)
+	if b.err == nil && len(head) != b.dialect.head.size() {
+		b.err = &FormatError{DE: 0, Fault: FaultLength, Form: fmt.Sprintf("%d bytes before the MTI", b.dialect.head.size())}
+	}
+	b.head = head
+	return b
+}
+
+// Answer begins the answer to m with answer code DE 39: MTI by [MTI.Response],
+// TPDU exchanged where the dialect does that, ANI and header as they came, and
+// every echo field of the table that m has; in ascii87 2, 3, 4, 7, 11, 12, 13,
+// 32, 37, 41, 42, 49, 62 and 70. The caller sets DE 37 when m had none, which
 // [Builder.Has] tells, DE 38 when it approves, and DE 55. It works on the
-// Partial of a [FormatError], and echoes what could be read; only the codes 30
-// and 63 may go without the rest.
+// Partial of a [FormatError], and echoes what could be read; only the codes that
+// the dialect names, 30 and 63 in ascii87, may go without the rest.
 func (m *Message) Answer(code string) *Builder {
 	b := m.dialect.Build(m.mti.Response(), m.side)
+	if n := m.dialect.head.size(); n > 0 && len(m.raw) >= n {
+		b.head = slices.Clone(m.raw[:n])
+		if m.dialect.head.Swap {
+			copy(b.head[1:3], m.raw[3:5])
+			copy(b.head[3:5], m.raw[1:3])
+		}
+	}
 	for _, row := range m.dialect.table {
 		if row.echo && row.presence(b.kind, b.side) != never {
 			b.Copy(m, row.de)
@@ -49,8 +70,7 @@ func (m *Message) Answer(code string) *Builder {
 	return b.Set(39, code)
 }
 
-// Set gives field de a value, text as it stands in a message, without length
-// digits; hex where the dialect writes hex. A second Set replaces the first.
+// Set gives field de a value, text as [Message.Text] returns it. A second Set replaces the first.
 // The MAC is not set but sealed: [Unsealed.Seal].
 func (b *Builder) Set(de int, value string) *Builder {
 	off := len(b.text)
@@ -84,7 +104,7 @@ func (b *Builder) take(de, off int) {
 		b.err = err
 		return
 	}
-	b.spans[de] = span{uint16(off), uint16(len(b.text) - off)}
+	b.spans[de] = span{off: uint16(off), len: uint16(len(b.text) - off)}
 	b.fields.set(de)
 }
 
@@ -111,16 +131,20 @@ func (b *Builder) verify(de int, value []byte) error {
 func (b *Builder) Pack() (Unsealed, error) {
 	fields := b.fields
 	fields.set(fields.macPlace())
+	if b.err == nil && b.dialect.columns[b.kind].spec.NoMAC {
+		b.err = &FormatError{DE: fields.macPlace(), Fault: FaultForbidden}
+	}
 	packed, err := b.pack(fields)
-	return Unsealed{packed}, err
+	return Unsealed{packed, b.dialect, b.mti}, err
 }
 
-// PackWithoutMAC returns a whole message that has no MAC. That is for network
-// management and for refusals where no key can be had (W-05, W-09); for every
-// other message it returns [ErrMACRequired] (M-06).
+// PackWithoutMAC returns a whole message that has no MAC. That is for messages
+// that the dialect lets go without, network management say, and for refusals
+// where no key can be had (W-05, W-09); for every other message it returns
+// [ErrMACRequired] (M-06).
 func (b *Builder) PackWithoutMAC() ([]byte, error) {
 	refusal := b.mti.IsResponse() && b.Has(39) && string(b.value(39)) != "00"
-	if b.err == nil && b.mti.Class() != '8' && !refusal {
+	if b.err == nil && b.dialect.columns[b.kind].spec.macNeeded() && !refusal {
 		return nil, fmt.Errorf("%w: %s", ErrMACRequired, b.mti)
 	}
 	return b.pack(b.fields)
@@ -136,12 +160,8 @@ func (b *Builder) pack(fields bitmap) ([]byte, error) {
 	if fields[1] != 0 {
 		fields.set(1)
 	}
-	msg := make([]byte, 0, len(b.mti)+32+len(b.text)+16) // 16: length digits
-	msg = append(msg, b.mti...)
-	msg = fmt.Appendf(msg, "%016X", fields[0])
-	if fields[1] != 0 {
-		msg = fmt.Appendf(msg, "%016X", fields[1])
-	}
+	msg := make([]byte, 0, b.dialect.head.size()+len(b.mti)+32+len(b.text)+16) // 16: length digits
+	msg = b.appendStart(msg, fields)
 	for _, row := range b.dialect.table {
 		value := b.value(row.de)
 		if value == nil {
@@ -152,9 +172,32 @@ func (b *Builder) pack(fields bitmap) ([]byte, error) {
 			return nil, &FormatError{DE: row.de, Fault: FaultLength, Form: row.form}
 		}
 		msg = append(msg, length...)
-		msg = append(msg, value...)
+		msg = row.append(msg, value)
 	}
 	return msg, nil
+}
+
+// appendStart appends all that stands before the first field.
+func (b *Builder) appendStart(msg []byte, fields bitmap) []byte {
+	if msg = append(msg, b.head...); b.head == nil {
+		msg = append(msg, make([]byte, b.dialect.head.size())...)
+	}
+	halves := fields[:]
+	if fields[1] == 0 {
+		halves = halves[:1]
+	}
+	if !b.dialect.packed {
+		msg = append(msg, b.mti...)
+		for _, half := range halves {
+			msg = fmt.Appendf(msg, "%016X", half)
+		}
+		return msg
+	}
+	msg = pack(msg, []byte(b.mti))
+	for _, half := range halves {
+		msg = binary.BigEndian.AppendUint64(msg, half)
+	}
+	return msg
 }
 
 // complete returns an error when a mandatory field is missing, or a field
@@ -180,14 +223,24 @@ func (b *Builder) value(de int) []byte {
 }
 
 // Unsealed is a message that lacks nothing but the value of its MAC.
-type Unsealed struct{ packed []byte }
+type Unsealed struct {
+	packed  []byte
+	dialect *Dialect
+	mti     MTI
+}
 
 // MACInput returns what the MAC covers: the bytes from the MTI up to the MAC
 // field's value (W-04, M-08). The caller must not change them.
-func (u Unsealed) MACInput() []byte { return u.packed[:len(u.packed):len(u.packed)] }
+func (u Unsealed) MACInput() []byte {
+	if u.dialect == nil {
+		return nil
+	}
+	return u.packed[u.dialect.head.size():len(u.packed):len(u.packed)]
+}
 
-// Seal returns the whole message, with mac as 16 upper-case hex digits. A
-// profile with 4-byte MACs gives 4 bytes and 4 zero bytes.
+// Seal returns the whole message, with mac in the dialect's form: 16 upper-case
+// hex digits in ascii87, where a profile with 4-byte MACs gives 4 bytes and 4
+// zero bytes. A form that carries 4 bytes takes the first 4.
 func (u Unsealed) Seal(mac [8]byte) []byte {
-	return fmt.Appendf(u.MACInput(), "%016X", binary.BigEndian.Uint64(mac[:]))
+	return u.dialect.mac.append(u.packed[:len(u.packed):len(u.packed)], mac)
 }

@@ -12,7 +12,8 @@ var (
 	// ErrMACMisplaced: the MAC is not in the field that the other fields
 	// demand, or in both (D-03, W-04, M-05).
 	ErrMACMisplaced = errors.New("iso8583: MAC in the wrong field")
-	// ErrMACMalformed: the MAC is not 16 upper-case hex digits (D-03, M-07).
+	// ErrMACMalformed: the MAC is not of the dialect's form, in ascii87 16
+	// upper-case hex digits (D-03, M-07).
 	ErrMACMalformed = errors.New("iso8583: malformed MAC")
 	// ErrMACRequired: this message may not be sent without a MAC (M-06).
 	ErrMACRequired = errors.New("iso8583: message must carry a MAC")
@@ -21,6 +22,9 @@ var (
 	ErrKSNAbsent = errors.New("iso8583: no KSN")
 	// ErrKSNMalformed: DE 62 is not 20 or 24 upper-case hex digits (W-18).
 	ErrKSNMalformed = errors.New("iso8583: malformed KSN")
+
+	// ErrSpec: a description that no dialect can be made of; see [SpecError].
+	ErrSpec = errors.New("iso8583: no dialect can be made of the description")
 
 	// ErrAmount: an amount is outside 0 to 999999999999 minor units.
 	ErrAmount = errors.New("iso8583: amount does not fit 12 digits")

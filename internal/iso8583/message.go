@@ -3,6 +3,7 @@ package iso8583
 import (
 	"encoding/hex"
 	"strconv"
+	"strings"
 )
 
 // Message is a message that was received. It is a view of the bytes that came
@@ -23,8 +24,8 @@ type Message struct {
 }
 
 // span is where a field's value stands in the received bytes, without its
-// length digits.
-type span struct{ off, len uint16 }
+// length digits; n is its length in the field's own units.
+type span struct{ off, len, n uint16 }
 
 // MTI returns the message type; it is empty when it could not be read.
 func (m *Message) MTI() MTI { return m.mti }
@@ -39,11 +40,12 @@ func (m *Message) Raw() []byte { return m.raw }
 // Has reports whether field de is in the message and well formed.
 func (m *Message) Has(de int) bool { return de > 1 && m.present.has(de) }
 
-// Text returns field de as it stands in the message, without length digits;
-// hex where the dialect writes hex. It is empty when the field is not there.
+// Text returns field de as text, without length digits and pad nibbles: digits
+// where the dialect packs them, D for the separator of packed track data, and
+// upper-case hex for bytes. It is empty when the field is not there.
 func (m *Message) Text(de int) string { return string(m.value(de)) }
 
-// Bytes returns what the hex digits of a binary field stand for: DE 52, 55, 62,
+// Bytes returns what a field of bytes or of hex digits stands for: DE 52, 55, 62,
 // 63, 64 and 128. It is nil for another field and when the field is not there.
 func (m *Message) Bytes(de int) []byte {
 	text := m.value(de)
@@ -62,7 +64,29 @@ func (m *Message) value(de int) []byte {
 		return nil
 	}
 	s := m.spans[de]
-	return m.raw[s.off : s.off+s.len]
+	text, _ := m.dialect.rows[de].text(m.raw[s.off:s.off+s.len], int(s.n))
+	return text
+}
+
+// TPDU returns the transport header of the message, 5 bytes, or nil in a dialect
+// without one. No MAC covers it: it decides nothing but where an answer goes on
+// the wire (U-06, A-18).
+func (m *Message) TPDU() []byte { return m.head(0, m.dialect.head.TPDU) }
+
+// ANI returns the caller's number of private lines, or nil (U-05).
+func (m *Message) ANI() []byte { return m.head(m.dialect.head.TPDU, m.dialect.head.ANI) }
+
+// Header returns the application header, or nil in a dialect without one (U-04).
+func (m *Message) Header() []byte {
+	h := m.dialect.head
+	return m.head(h.TPDU+h.ANI, h.Header)
+}
+
+func (m *Message) head(off, n int) []byte {
+	if n == 0 || off+n > len(m.raw) {
+		return nil
+	}
+	return m.raw[off : off+n : off+n]
 }
 
 // Amount returns DE 4 in minor units, and whether the message has it.
@@ -72,17 +96,17 @@ func (m *Message) Amount() (minor int64, ok bool) {
 }
 
 // MACInput returns what the MAC covers: the received bytes from the MTI up to,
-// not including, the MAC field's value (W-04, M-01 to M-04). It is nil unless
+// not including, the MAC field's value (W-04, M-01 to M-04, U-52). It is nil unless
 // [Message.MAC] returns a MAC. The caller must not change the bytes.
 func (m *Message) MACInput() []byte {
 	if _, err := m.MAC(); err != nil {
 		return nil
 	}
-	return m.raw[:m.macAt:m.macAt]
+	return m.raw[m.dialect.head.size():m.macAt:m.macAt]
 }
 
-// MAC returns the 8 bytes of DE 64 or DE 128, whichever W-04 demands. It
-// returns [ErrMACAbsent], [ErrMACMisplaced] or [ErrMACMalformed] when there is
+// MAC returns the 8 bytes of DE 64 or DE 128, whichever W-04 demands; of a
+// [MACForm] that carries 4 bytes these and 4 zero bytes. It returns [ErrMACAbsent], [ErrMACMisplaced] or [ErrMACMalformed] when there is
 // no MAC to compare: all three are D-03. Network management is the one class
 // that may come without a MAC, and ErrMACAbsent alone says so.
 func (m *Message) MAC() ([8]byte, error) {
@@ -92,16 +116,21 @@ func (m *Message) MAC() ([8]byte, error) {
 	return m.mac, m.macErr
 }
 
-// KSN returns DE 62, 20 or 24 upper-case hex digits. It returns [ErrKSNAbsent]
-// or [ErrKSNMalformed] when there is none to use (W-18).
+// KSN returns the key serial number, 20 or 24 upper-case hex digits; in ascii87
+// DE 62. It returns [ErrKSNAbsent] or [ErrKSNMalformed] when there is none to
+// use (W-18).
 func (m *Message) KSN() (string, error) {
 	switch {
 	case m.ksnErr != nil:
 		return "", m.ksnErr
-	case !m.Has(62):
+	case m.dialect == nil, !m.Has(m.dialect.ksn):
 		return "", ErrKSNAbsent
 	}
-	return m.Text(62), nil
+	text := m.Text(m.dialect.ksn)
+	if missing := m.dialect.ksnFill - len(text); missing > 0 {
+		text = strings.Repeat("F", missing) + text
+	}
+	return text, nil
 }
 
 // Original returns DE 90, and whether the message has it.

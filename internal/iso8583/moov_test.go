@@ -15,7 +15,7 @@ import (
 // second opinion on every message that the package reads and writes.
 func moovSpec(d *Dialect) *iso8583.MessageSpec {
 	spec := &iso8583.MessageSpec{Name: d.Name(), Fields: map[int]field.Field{
-		0: field.NewString(fixed(4, "MTI")),
+		0: field.NewString(d.fieldSpec(0, 4, false, "MTI")),
 		1: field.NewBitmap(&field.Spec{Length: 8, Description: "bitmap", Enc: encoding.BytesToASCIIHex, Pref: prefix.Hex.Fixed}),
 	}}
 	for de, r := range d.rows {

@@ -98,6 +98,3 @@ func ReplacementText(restMinor int64) (string, error) {
 func isReplacement(text []byte) bool {
 	return len(text) == 42 && classN.holds(text[:12]) && string(text[12:]) == unusedReplacement
 }
-
-// isKSN tells a KSN of TDES DUKPT, 20 digits, or of AES DUKPT, 24, by its length.
-func isKSN(text []byte) bool { return len(text) == 20 || len(text) == 24 }

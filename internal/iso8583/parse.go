@@ -1,9 +1,9 @@
 package iso8583
 
-import "encoding/hex"
+import "encoding/binary"
 
-// Parse reads raw, one frame without its length, as a message of side s. The
-// message is a view of raw, which the caller must not change afterwards.
+// Parse reads raw, one frame without its length, as a message of side s; what
+// stands before the MTI is kept and decides nothing. The message is a view of raw, which the caller must not change afterwards.
 //
 // It returns a [FormatError] for the first bad field; every byte of a message
 // that it accepts is accounted for. An absent, misplaced or malformed MAC, and
@@ -40,8 +40,8 @@ func (r *reader) note(de int, f Fault, form string) {
 		return
 	}
 	misled := f == FaultLength || f == FaultContent || f == FaultTrailing
-	if r.ksnErr != nil && de >= 62 && misled {
-		de, f, form = 62, FaultContent, r.dialect.rows[62].form
+	if ksn := r.dialect.ksn; r.ksnErr != nil && de >= ksn && misled {
+		de, f, form = ksn, FaultContent, r.dialect.rows[ksn].form
 	}
 	r.fault = &FormatError{DE: de, Fault: f, Form: form}
 }
@@ -72,32 +72,49 @@ func (r *reader) readHead() bool {
 		r.note(0, FaultLength, "at most 4096 bytes")
 		return false
 	}
-	if len(r.raw) < 4 {
+	r.pos = r.dialect.head.size()
+	mti, ok := r.readMTI()
+	if !ok {
 		r.note(0, FaultMTI, "n4")
 		return false
 	}
-	t, ok := r.dialect.types[MTI(r.raw[:4])]
+	t, ok := r.dialect.types[mti]
 	if !ok {
 		r.note(0, FaultMTI, "")
 		return false
 	}
-	r.mti, r.kind, r.pos = t.mti, t.kind, 4
+	r.mti, r.kind = t.mti, t.kind
 	r.at = 1
-	if !r.readBitmap(0) || r.fields.has(1) && !r.readBitmap(1) {
-		r.note(1, FaultBitmap, "16 or 32 upper-case hex digits")
+	if !r.readBitmap(0) || r.fields.has(1) && !(r.dialect.wide && r.readBitmap(1)) {
+		r.note(1, FaultBitmap, r.dialect.bitmapForm())
 		return false
 	}
 	return true
 }
 
-func (r *reader) readBitmap(half int) bool {
-	text := r.raw[r.pos:]
-	if len(text) < 16 {
+func (r *reader) readMTI() (MTI, bool) {
+	off := r.pos
+	if !r.dialect.packed {
+		return MTI(r.raw[min(off, len(r.raw)):min(off+4, len(r.raw))]), r.skip(4)
+	}
+	if !r.skip(2) {
+		return "", false
+	}
+	return MTI(appendHex(nil, r.raw[off:r.pos])), true
+}
+
+func (r *reader) readBitmap(half int) (ok bool) {
+	off := r.pos
+	if r.dialect.packed {
+		if ok = r.skip(8); ok {
+			r.fields[half] = binary.BigEndian.Uint64(r.raw[off:])
+		}
+		return ok
+	}
+	if !r.skip(16) {
 		return false
 	}
-	var ok bool
-	r.fields[half], ok = parseHex64(text[:16])
-	r.pos += 16
+	r.fields[half], ok = parseHex64(r.raw[off:r.pos])
 	return ok
 }
 
@@ -123,12 +140,12 @@ func (r *reader) readField(de int) bool {
 		}
 	}
 	off := r.pos
-	if !r.skip(n * row.unit) {
+	if !r.skip(row.size(n)) {
 		return r.lost(row)
 	}
-	switch fault := row.verify(r.raw[off:r.pos]); {
+	switch _, fault := row.read(r.raw[off:r.pos], n); {
 	case fault == 0:
-		r.spans[de] = span{uint16(off), uint16(r.pos - off)}
+		r.spans[de] = span{uint16(off), uint16(r.pos - off), uint16(n)}
 		r.present.set(de)
 	case row.ksn:
 		r.ksnErr = ErrKSNMalformed
@@ -149,18 +166,18 @@ func (r *reader) lost(row *row) bool {
 
 // readMAC reads DE 64 or DE 128. The last field of a message may be cut short:
 // that is a malformed MAC and not a fault of format (D-03, M-07), while bytes
-// behind 16 digits are trailing bytes.
+// behind a whole one are trailing bytes.
 func (r *reader) readMAC(row *row) bool {
-	off, n := r.pos, row.spec.Length
+	off, n := r.pos, r.dialect.mac.size()
 	if last := row.de == 128 || r.fields[1] == 0; last {
 		n = min(n, len(r.raw)-off)
 	}
 	if !r.skip(n) {
 		return r.lost(row)
 	}
-	text := r.raw[off:r.pos]
-	if row.verify(text) == 0 {
-		r.spans[row.de] = span{uint16(off), uint16(n)}
+	mac, ok := r.dialect.mac.read(r.raw[off:r.pos])
+	if ok {
+		r.spans[row.de] = span{uint16(off), uint16(n), uint16(n)}
 		r.present.set(row.de)
 	}
 	switch {
@@ -169,8 +186,7 @@ func (r *reader) readMAC(row *row) bool {
 	case !r.present.has(row.de):
 		r.macErr = ErrMACMalformed
 	default:
-		r.macAt = off
-		_, r.macErr = hex.Decode(r.mac[:], text)
+		r.macAt, r.mac = off, mac
 	}
 	return true
 }
@@ -178,6 +194,13 @@ func (r *reader) readMAC(row *row) bool {
 // readLength reads the digits of a length and reports whether they are digits.
 func (r *reader) readLength(digits int) (n int, ok bool) {
 	off := r.pos
+	if r.dialect.packed {
+		if !r.skip((digits + 1) / 2) {
+			return 0, false
+		}
+		n, ok = unpackDigits(r.raw[off:r.pos])
+		return n, ok && n <= 999 // three digits have a zero before them
+	}
 	if !r.skip(digits) {
 		return 0, false
 	}
@@ -200,6 +223,9 @@ func (r *reader) skipForeign(de int) bool {
 		if n, ok = r.readLength(shape.digits); !ok {
 			return false
 		}
+	}
+	if shape.packed {
+		n = (n + 1) / 2
 	}
 	return r.skip(n)
 }

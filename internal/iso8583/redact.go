@@ -32,7 +32,7 @@ func (b Builder) String() string { return string(b.mti) }
 func (b Builder) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, b.String()) }
 
 // String returns the type of the message.
-func (u Unsealed) String() string { return string(u.packed[:min(4, len(u.packed))]) }
+func (u Unsealed) String() string { return string(u.mti) }
 
 // Format prints what String returns, whatever the verb.
 func (u Unsealed) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, u.String()) }
