@@ -87,12 +87,47 @@ func TestPublished(t *testing.T) {
 	}
 }
 
-// TestUnionPay are worked values of the UnionPay dialect (section 11.4).
+// The messages of the UnionPay notes, from the MTI to the last byte before DE 64.
+const (
+	sale0200 = "0200702004C020C0981116622424290000011300000000000001000000040302100012336224242900000113D2806201" +
+		"3949031010313030303031393835303130303038323431303030323031353623B72AC5781BA141260000000000000000" +
+		"1322000024000600"
+	reversal0400 = "04007020048002C080111662242429000001130000000000000100000004030210003938313030303031393835303130" +
+		"3030383234313030303230313536001322000024000600"
+	answer0410 = "0410303800800AC080110000000000000100000004031015301121003131323131303030303430333030313030303031" +
+		"3938353031303030383234313030303230313536001322000024000600"
+	// V11 and V12: the reversal with two bytes changed, so that the XOR stays.
+	forgedAmount = "04007020048002C080111662242429000001130000000900000100000004030210003938313030303031393835303130" +
+		"3030383234313930303230313536001322000024000600"
+	forgedBatch = "04007020048002C080111662242429000001130000000000000900000004030210003938313030303031393835303130" +
+		"3030383234313030303230313536001322080024000600"
+	published830 = "08300000000002C000153030363730303436343238393733373031373933323330303200110000000137200277319F06" +
+		"05A0000003339F220103DF050832303234313233319F0605A0000003339F220104DF050832303234313233319F0605A0" +
+		"000003339F220102DF050832303231313233319F0605A0000000039F220107DF050832303137313233319F0605A00000" +
+		"00039F220108DF050832303233313233319F0605A0000000039F220109DF050832303233313233319F0605A000000065" +
+		"9F220110DF050832303232313233319F0605A0000000659F220112DF050832303232313233319F0605A0000000659F22" +
+		"0114DF050832303232313233319F0605A0000000049F220104DF050832303137313233319F0605A0000000049F220105" +
+		"DF050832303231313233319F0605A0000000049F220106DF05083230323131323331"
+	published200 = "0200302004C020C0981100000000000000005100183402100006324392260009942820D1312101120084393136363838" +
+		"303134303030303030303030303030303031313536ACF46E73838A82F92600000000000000000822000001"
+)
+
+// TestUnionPay are the published and worked values of the UnionPay dialect,
+// sections 11 and 12. The forgeries must pass: nothing but what the messages say
+// can refuse them.
 func TestUnionPay(t *testing.T) {
-	mab := "04007020048002C0801116622424290000011300000000000001000000040302100039383130303030313938353031303030383234313030303230313536001322000024000600"
+	const mak = "5BB5C72CD00B7338"
 	for _, c := range []struct{ name, key, msg, want string }{
-		{"V7 reversal, single length", "5BB5C72CD00B7338", mab, "3F8161EA"},
-		{"V7 single length as K1‖K1", "5BB5C72CD00B73385BB5C72CD00B7338", mab, "3F8161EA"},
+		{"V7 sale", mak, sale0200, "2C2E2012"},
+		{"V7 reversal, single length", mak, reversal0400, "3F8161EA"},
+		{"V7 single length as K1‖K1", mak + mak, reversal0400, "3F8161EA"},
+		{"V7 answer", mak, answer0410, "88A9321C"},
+		{"V11 forged amount", mak, forgedAmount, "3F8161EA"},
+		{"V12 forged batch", mak, forgedBatch, "3F8161EA"},
+		{"11.4 double length", "55036372B17543ECB173730768B8D6C4", reversal0400, "2726D08A"},
+		{"V1", "2222222222222222", "1234567890ABCDEFABCDEF1234567890", "E267B6E2"},
+		{"V2", "55036372B17543ECB173730768B8D6C4", published830, "5FE058DB"},
+		{"V3", "C24A8FB57AA20123", published200, "8A9E91B8"},
 		{"API example, double length", "AB73C9416D41E936E82AAC11053BCEDD", "3230313630393133323031363039313332303136303931333230313630393133", "30271C74"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -100,7 +135,35 @@ func TestUnionPay(t *testing.T) {
 			if err != nil || string(got[:]) != c.want {
 				t.Errorf("%s, %v; want %s", got[:], err, c.want)
 			}
+			whole, err := mac.UnionPayWhole(tdes(t, c.key), unhex(t, c.msg))
+			if text := fmt.Sprintf("%X", whole); err != nil || len(whole) != 8 || text[:8] != c.want {
+				t.Errorf("the whole result is %s, %v; want %s and four more bytes", text, err, c.want)
+			}
 		})
+	}
+	if whole, err := mac.UnionPayWhole(tdes(t, mak), unhex(t, reversal0400)); err != nil || fmt.Sprintf("%X", whole) != "3F8161EA19E566DD" {
+		t.Errorf("11.2 E2: %X, %v", whole, err)
+	}
+}
+
+// TestUnionPayAlternatives are the other algorithms of section 11.4.
+func TestUnionPayAlternatives(t *testing.T) {
+	msg := unhex(t, reversal0400)
+	left, full, err := mac.NewAlgorithm3(unhex(t, "55036372B17543ECB173730768B8D6C4"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		compute func() ([]byte, error)
+		want    string
+	}{
+		"x9_9":         {func() ([]byte, error) { return mac.Algorithm1(tdes(t, "5BB5C72CD00B7338"), msg, mac.Padding1) }, "9FF15A6490EEE373"},
+		"x9_19":        {func() ([]byte, error) { return mac.Algorithm3(left, full, msg, mac.Padding1) }, "1888583BFA973CAA"},
+		"cbc_mac_3des": {func() ([]byte, error) { return mac.Algorithm1(full, msg, mac.Padding1) }, "D73E6A0B981E3C70"},
+	} {
+		if got, err := c.compute(); err != nil || fmt.Sprintf("%X", got) != c.want {
+			t.Errorf("%s: %X, %v; want %s", name, got, err, c.want)
+		}
 	}
 }
 

@@ -235,6 +235,11 @@ func (c *Custody) template(a keys.Attributes, by keys.CheckMethod, tags map[stri
 	if c.maker == nil {
 		return keys.Block{}, nil, fmt.Errorf("%w: this process makes no keys", ErrUnavailable)
 	}
+	return c.blank(a, by, tags, origin)
+}
+
+// blank is template for whoever has a maker of his own.
+func (c *Custody) blank(a keys.Attributes, by keys.CheckMethod, tags map[string]string, origin keys.Origin) (keys.Block, map[string]string, error) {
 	if err := a.Validate(); err != nil {
 		return keys.Block{}, nil, fmt.Errorf("%w: %w", ErrRequest, err)
 	}

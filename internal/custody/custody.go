@@ -78,6 +78,8 @@ type Custody struct {
 	limited *atomic.Pointer[KeyLimits] // as the last sweep found them
 
 	terminals *terminals
+	signIns   *terminals    // the same, for terminals that sign in alone
+	forget    func(keys.ID) // takes the objects of a replaced key out of the token
 
 	masters    MasterKeys
 	lmkStore   LMKStore
@@ -147,14 +149,22 @@ func New(cfg Config) (*Custody, error) {
 		observe:  observer(cfg.Observe),
 		limited:  new(atomic.Pointer[KeyLimits]),
 
-		terminals: terminals,
+		terminals: terminals, signIns: terminals, forget: forgetter(cfg.Keeper),
 
 		masters: cfg.Masters, lmkStore: cfg.LMKStore, rewrapping: new(sync.Mutex),
 	}, nil
 }
 
-// WithoutMaker returns a Custody over the same parts that can make no key: what
-// the path of transactions is given.
+// forgetter is [Keeper.Forget], or nothing where nobody keeps objects.
+func forgetter(k Keeper) func(keys.ID) {
+	if k == nil {
+		return func(keys.ID) {}
+	}
+	return k.Forget
+}
+
+// WithoutMaker returns a Custody over the same parts that can make no key but
+// those of a terminal that signs in: what the path of transactions is given.
 func (c *Custody) WithoutMaker() *Custody {
 	user := *c
 	user.maker, user.keeper, user.masters, user.terminals = nil, nil, nil, nil

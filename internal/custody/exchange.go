@@ -206,11 +206,18 @@ func (r randomReader) Read(p []byte) (int, error) {
 }
 
 // What a key block said of a key and its attributes do not hold is kept in the
-// key's policy, under the MAC of its block, and reappears when it is exported.
-// No caller can set these: they are no policy tags of the API.
+// key's policy, under the MAC of its block, and reappears when it is exported;
+// so is what binds a terminal's key to it. No caller can set these: they are no
+// policy tags of the API.
 const (
 	keptVersion  = "keyd:tr31-version"
 	keptOptional = "keyd:tr31-optional"
+	// Of a terminal's working keys: whose they are, how many seconds after their
+	// making they are too old, and which use of the key's id was the last before
+	// this value, from where its own uses are counted.
+	keptTerminal = "keyd:terminal"
+	keptAge      = "keyd:max-age"
+	keptFrom     = "keyd:uses-before"
 	mostKept     = 2048 // characters of optional blocks
 )
 
@@ -239,8 +246,14 @@ func keep(h *tr31.Header) (map[string]string, error) {
 	return kept, nil
 }
 
-// keptTag tells what keep wrote from the tags of the API.
-func keptTag(name, _ string) bool { return name == keptVersion || name == keptOptional }
+// keptTag tells what keyd itself wrote from the tags of the API.
+func keptTag(name, _ string) bool {
+	switch name {
+	case keptVersion, keptOptional, keptTerminal, keptAge, keptFrom:
+		return true
+	}
+	return false
+}
 
 // retain carries what keep wrote over to another policy of the same value.
 func retain(policy, from map[string]string) {

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"keyd.dev/keyd/keys"
 )
 
 // The policy tags of a key's cryptoperiod and of its limits. They are part of
@@ -41,13 +43,15 @@ type limits struct {
 	life      Life
 	notBefore int64
 	notAfter  int64
-	most      uint64   // 0: no limit
+	aged      int64    // when a terminal's key is too old
+	from      uint64   // uses of the id before this value
+	most      uint64   // counted from the first use of the id; 0: no limit
 	warnUses  []uint64 // ascending
 	warnTimes []int64
 }
 
 // timed reports whether the clock has a say.
-func (l *limits) timed() bool { return l.notBefore|l.notAfter != 0 || l.life.Successor != "" }
+func (l *limits) timed() bool { return l.notBefore|l.notAfter|l.aged != 0 || l.life.Successor != "" }
 
 // limitsOf reads the policy of a block. It returns [ErrKeyUse] for one that
 // cannot be read: such a key is not used.
@@ -72,6 +76,9 @@ func limitsOf(k KeyRecord) (*limits, error) {
 		}
 		l.most = n
 	}
+	if err := l.ofTerminal(b); err != nil {
+		return nil, err
+	}
 	text := b.Policy[TagWarnPercent]
 	if text == "" {
 		text = defaultWarnPercent
@@ -84,6 +91,33 @@ func limitsOf(k KeyRecord) (*limits, error) {
 	return l, nil
 }
 
+// ofTerminal reads what the blocks of terminals' working keys say beside. The
+// end of such a key is an everyday thing, which nobody is told of: the terminal
+// signs in anew.
+func (l *limits) ofTerminal(b *keys.Block) error {
+	if text, ok := b.Policy[keptAge]; ok {
+		n, err := parseUses(text)
+		if err != nil || n > mostAge {
+			return fmt.Errorf("%w: its policy has an unreadable age", ErrKeyUse)
+		}
+		l.aged = b.CreatedMs*int64(time.Millisecond) + int64(n)*int64(time.Second)
+	}
+	if text, ok := b.Policy[keptFrom]; ok {
+		n, err := parseUses(text)
+		if err != nil {
+			return fmt.Errorf("%w: its policy has an unreadable count", ErrKeyUse)
+		}
+		l.from = n
+		if l.most > 0 {
+			l.most += n
+		}
+	}
+	return nil
+}
+
+// mostAge bounds the age of a terminal's key: ten years, in seconds.
+const mostAge = 10 * 365 * 24 * 60 * 60
+
 // thresholds turns percentages into counts and moments. The period begins with
 // not-before, else with the making of the key.
 func (l *limits) thresholds(percents []int, created int64) {
@@ -93,7 +127,7 @@ func (l *limits) thresholds(percents []int, created int64) {
 	}
 	for _, p := range percents {
 		if l.most > 0 {
-			l.warnUses = append(l.warnUses, max(1, (l.most*uint64(p)+99)/100))
+			l.warnUses = append(l.warnUses, l.from+max(1, ((l.most-l.from)*uint64(p)+99)/100))
 		}
 		if l.notAfter > begin {
 			l.warnTimes = append(l.warnTimes, begin+(l.notAfter-begin)/100*int64(p))
@@ -117,6 +151,9 @@ func (l *limits) at(now time.Time, way direction) error {
 	if l.notAfter != 0 && now.UnixNano() >= l.notAfter {
 		return errExpired
 	}
+	if l.aged != 0 && now.UnixNano() >= l.aged {
+		return errAged
+	}
 	return nil
 }
 
@@ -124,6 +161,7 @@ func (l *limits) at(now time.Time, way direction) error {
 var (
 	errEarly     = fmt.Errorf("%w: its cryptoperiod has not begun", ErrKeyState)
 	errExpired   = fmt.Errorf("%w: its cryptoperiod is over", ErrKeyState)
+	errAged      = fmt.Errorf("%w: it is older than its terminal's profile permits", ErrKeyState)
 	errExhausted = fmt.Errorf("%w: its number of uses is used up", ErrKeyState)
 	errReplaced  = fmt.Errorf("%w: it was replaced, and only verifies and deciphers", ErrKeyState)
 	errRetired   = fmt.Errorf("%w: it was replaced by another version", ErrKeyState)

@@ -116,6 +116,9 @@ type macJob struct {
 	algorithm MACAlgorithm
 	padding   Padding
 	message   []byte
+	// whole leaves the MAC as it was computed, where the algorithm has a form of
+	// its own for the wire.
+	whole bool
 }
 
 // usedKey says which key did it.
@@ -153,7 +156,8 @@ func (a *Act) compute(ctx context.Context, op Operation, r *audit.Record, job ma
 	return a.computeWith(ctx, op, r, k, m, job)
 }
 
-// computeWith is compute for a key that was found ready. It counts the use.
+// computeWith is compute for a key that was found ready. It counts the use, but
+// where m is nil.
 func (a *Act) computeWith(ctx context.Context, op Operation, r *audit.Record, k KeyRecord, m *meter, job macJob) ([]byte, usedKey, error) {
 	padding, err := paddingOf(job, k)
 	if err != nil {
@@ -164,11 +168,16 @@ func (a *Act) computeWith(ctx context.Context, op Operation, r *audit.Record, k 
 		return nil, usedKey{}, err
 	}
 	defer w.release()
-	if err := a.c.count(ctx, k, m); err != nil {
-		return nil, usedKey{}, err
+	if m != nil {
+		if err := a.c.count(ctx, k, m); err != nil {
+			return nil, usedKey{}, err
+		}
 	}
 	r.Custody = w.custody
 	full, err := w.mac(job.algorithm, job.message, padding)
+	if err == nil && job.algorithm == MACUnionPay && !job.whole {
+		full = fmt.Appendf(nil, "%X", full[:4])
+	}
 	if err != nil {
 		return nil, usedKey{}, err
 	}
@@ -307,11 +316,7 @@ func (w *working) macOf(algorithm MACAlgorithm, message []byte, padding mac.Padd
 			return k.HMAC(message)
 		}
 	case MACUnionPay:
-		text, err := mac.UnionPay(w.full, message)
-		if err != nil {
-			return nil, err
-		}
-		return text[:], nil
+		return mac.UnionPayWhole(w.full, message)
 	}
 	return nil, fmt.Errorf("%w: unknown algorithm", mac.ErrCipher)
 }

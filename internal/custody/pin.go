@@ -152,6 +152,11 @@ func (a *Act) pinKey(ctx context.Context, r *audit.Record, side PINSide, role au
 		return k, m, err
 	}
 	r.Keys = append(r.Keys, keyEntry(role, k))
+	if side.Terminal != "" {
+		if err := ofTerminal(k, side.Terminal); err != nil {
+			return KeyRecord{}, nil, err
+		}
+	}
 	m, err := a.c.ready(ctx, k, way)
 	if err != nil {
 		return KeyRecord{}, nil, err

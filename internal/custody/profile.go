@@ -5,6 +5,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"time"
 
 	"keyd.dev/keyd/keys"
@@ -19,21 +20,41 @@ type TerminalProfile struct {
 	// MACBytes is the length of the MAC key: 8 or 16 where Working is TDES_2KEY.
 	// One of 8 bytes is single DES (U-45).
 	MACBytes int
+	// Algorithm is the MAC algorithm. Empty is what the usage stands for; only
+	// cup_ecb must be named, which has the usage M1 too.
+	Algorithm TerminalAlgorithm
 	// Single permits form 001 of field 62, in which every key is single DES and
 	// no terminal sees two exchanged keys.
 	Single bool
 	// Overlap is how long replaced working keys still verify and decipher.
 	Overlap time.Duration
+	// MaxAge is when working keys are too old and the terminal must sign in; whole
+	// seconds, 0 for never. MaxMessages is how many messages a MAC key verifies
+	// (M-14); 0 is 1,048,576.
+	MaxAge      time.Duration
+	MaxMessages uint64
+}
+
+// usualMessages is the product's default of M-14.
+const usualMessages = 1 << 20
+
+// messages is how many messages a MAC key verifies.
+func (p TerminalProfile) messages() uint64 {
+	if p.MaxMessages == 0 {
+		return usualMessages
+	}
+	return p.MaxMessages
 }
 
 // mostOverlap bounds an overlap: after it two sets of keys are no change any more.
 const mostOverlap = 7 * 24 * time.Hour
 
 // TerminalProfiles are the profiles that need no configuration. UnionPay replaces
-// its MAC key at once (U-51).
+// its MAC key at once (U-51); a terminal that signs in every day never meets the
+// age.
 func TerminalProfiles() []TerminalProfile {
 	return []TerminalProfile{
-		{Name: "unionpay", Master: keys.TDES2, Working: keys.TDES2, MAC: keys.UsageMACAlg1, MACBytes: 8},
+		{Name: "unionpay", Master: keys.TDES2, Working: keys.TDES2, MAC: keys.UsageMACAlg1, MACBytes: 8, Algorithm: CUPECB, MaxAge: 48 * time.Hour},
 		{Name: "tdes", Master: keys.TDES2, Working: keys.TDES2, MAC: keys.UsageMACAlg3, MACBytes: 16, Overlap: 10 * time.Minute},
 		{Name: "aes", Master: keys.AES128, Working: keys.AES128, MAC: keys.UsageCMAC, MACBytes: 16, Overlap: 10 * time.Minute},
 	}
@@ -54,6 +75,12 @@ func (p TerminalProfile) Check() error {
 		return fmt.Errorf("custody: terminal profile %q: MAC keys have usage M1, M3 or M6", p.Name)
 	case p.MACBytes != 16 && (p.MACBytes != 8 || p.Working != keys.TDES2 || p.MAC != keys.UsageMACAlg1):
 		return fmt.Errorf("custody: terminal profile %q: a MAC key has 16 bytes, or 8 with %s and usage M1", p.Name, keys.TDES2)
+	case p.Algorithm != "" && p.Algorithm != p.standard() && (p.Algorithm != CUPECB || p.MAC != keys.UsageMACAlg1 || p.Working != keys.TDES2):
+		return fmt.Errorf("custody: terminal profile %q: MAC keys of usage %s and %d bytes are not for %s", p.Name, p.MAC, p.MACBytes, p.Algorithm)
+	case p.MaxAge < 0 || p.MaxAge%time.Second != 0 || p.MaxAge > mostAge*time.Second:
+		return fmt.Errorf("custody: terminal profile %q: an age is whole seconds, at most ten years", p.Name)
+	case p.MaxMessages > mostUses:
+		return fmt.Errorf("custody: terminal profile %q: at most %d messages", p.Name, uint64(mostUses))
 	case p.Single && p.Working != keys.TDES2:
 		return fmt.Errorf("custody: terminal profile %q: single-length keys are TDES", p.Name)
 	case p.Overlap < 0 || p.Overlap > mostOverlap:
@@ -97,6 +124,54 @@ func (p TerminalProfile) attributes(s slot) keys.Attributes {
 		a.Usage = keys.UsageData
 	}
 	return a
+}
+
+// standard is the algorithm that usage and length of the MAC key stand for; empty
+// where it is none of those that terminals with field 62 have.
+func (p TerminalProfile) standard() TerminalAlgorithm {
+	switch {
+	case p.Working != keys.TDES2:
+		return ""
+	case p.MAC == keys.UsageMACAlg3:
+		return X919
+	case p.MAC == keys.UsageMACAlg1 && p.MACBytes == 8:
+		return X99
+	case p.MAC == keys.UsageMACAlg1:
+		return CBCMAC3DES
+	}
+	return ""
+}
+
+// algorithm is the one of a MAC key; form 001 has it in single length.
+func (p TerminalProfile) algorithm(single bool) TerminalAlgorithm {
+	switch {
+	case p.Algorithm == CUPECB:
+		return CUPECB
+	case single:
+		return X99
+	}
+	return p.standard()
+}
+
+// policy is what the block of a terminal's working key says beside its
+// attributes: whose it is, for what and how long. used are the uses of the id
+// that the key gets, where it had another value before.
+func (p TerminalProfile) policy(tid string, s slot, used uint64) map[string]string {
+	policy := map[string]string{keptTerminal: tid}
+	if p.MaxAge > 0 {
+		policy[keptAge] = strconv.FormatInt(int64(p.MaxAge/time.Second), 10)
+	}
+	if s != slotMAC {
+		return policy
+	}
+	policy[TagMaxUses] = strconv.FormatUint(p.messages(), 10)
+	if used > 0 {
+		policy[keptFrom] = strconv.FormatUint(used, 10)
+	}
+	if p.Algorithm == CUPECB {
+		policy[TagMACAlgorithm] = algorithmUnionPay
+	}
+	return policy
 }
 
 // profilesOf joins the built-in profiles with the configured ones, which may

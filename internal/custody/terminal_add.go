@@ -330,6 +330,9 @@ func (b *batch) want(e *newEntry, s slot, a keys.Attributes, single bool) error 
 		b.near = template.ID[:nearIDs]
 	}
 	template.ID = b.near + template.ID[nearIDs:]
+	if s != slotMaster {
+		template.Policy = e.profile.policy(e.t.TID, s, 0)
+	}
 	w := keys.Wanted{Template: template, Single: single}
 	if s == slotMaster {
 		w.Value = e.value

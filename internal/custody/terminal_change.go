@@ -151,8 +151,8 @@ func (c *Custody) letGo(puts []keyPut) {
 	}
 	c.book.forget(keyEdit{put: puts})
 	for _, put := range puts {
-		if put.old.Block != nil && c.keeper != nil {
-			c.keeper.Forget(put.old.Block.ID)
+		if put.old.Block != nil {
+			c.forget(put.old.Block.ID)
 		}
 	}
 }

@@ -87,11 +87,9 @@ func (c *Custody) DistributeKeys(ctx context.Context, caller Caller, corr string
 	if err := d.find(ctx); err != nil {
 		return DistributedKeys{}, err
 	}
-	var approvals []audit.Approval
-	if !caller.Has(RoleSwitch) {
-		if approvals, err = c.approved(ctx, caller, corr, OpDistributeKeys, terminalObject(q.TID)); err != nil {
-			return DistributedKeys{}, err
-		}
+	approvals, err := c.approved(ctx, caller, corr, OpDistributeKeys, terminalObject(q.TID))
+	if err != nil {
+		return DistributedKeys{}, err
 	}
 	if err := d.run(ctx, caller, corr, approvals); err != nil {
 		return DistributedKeys{}, err
@@ -105,6 +103,9 @@ type distribution struct {
 	r   *terminals
 	q   DistributeKeys
 	now time.Time
+
+	atOnce    bool              // the terminal signs in: without an overlap
+	algorithm TerminalAlgorithm // then: of the MAC key
 
 	t       Terminal
 	profile TerminalProfile
@@ -140,6 +141,12 @@ func (d *distribution) find(ctx context.Context) (err error) {
 	if err := d.profile.gives(d.q.Form); err != nil {
 		return err
 	}
+	if d.atOnce {
+		d.profile.Overlap = 0
+		if has := d.profile.algorithm(d.q.Form == DeliverDE62Single); has != d.algorithm {
+			return fmt.Errorf("%w: MAC keys of profile %s are for %s, and the dialect has %s", ErrConflict, d.profile.Name, has, d.algorithm)
+		}
+	}
 	if d.master, err = d.c.book.find(ctx, Ref{ID: d.t.Master}); err != nil {
 		return fmt.Errorf("the terminal's master key: %w", err)
 	}
@@ -153,7 +160,7 @@ func (d *distribution) find(ctx context.Context) (err error) {
 	if d.q.Present {
 		return d.present(ctx)
 	}
-	return d.want()
+	return d.want(ctx)
 }
 
 // gives refuses a form that the terminals of a profile do not take.
@@ -206,7 +213,7 @@ func (s TerminalKeys) of(at slot) keys.ID {
 // want plans new keys. Where the present ones go at once their places are used
 // again, and so are those of the keys before them: a terminal that changes its
 // keys every day has as many rows after years.
-func (d *distribution) want() error {
+func (d *distribution) want(ctx context.Context) error {
 	reuse := d.t.Keys
 	if d.profile.Overlap > 0 {
 		reuse = d.t.Previous
@@ -217,13 +224,18 @@ func (d *distribution) want() error {
 		if single && s == slotMAC {
 			a.Usage = keys.UsageMACAlg1
 		}
-		template, _, err := d.c.template(a, 0, nil, keys.Generated)
+		template, _, err := d.c.blank(a, 0, nil, keys.Generated)
 		if err != nil {
 			return err
 		}
+		var before KeyUse
 		if id := reuse.of(s); id != "" {
 			template.ID = id
+			if before, err = d.c.usage.snapshot(ctx, id); err != nil {
+				return err
+			}
 		}
+		template.Policy = d.profile.policy(d.t.TID, s, before.Uses)
 		template.Version = d.t.Keys.Version + 1
 		d.wanted = append(d.wanted, keys.Wanted{Template: template, Single: single})
 	}

@@ -78,8 +78,11 @@ type PINSide struct {
 	DUKPT *DUKPT // nil: Key is the PIN key itself
 	// Wrapped is the PIN key, under Key; nil for a stored one. Not with DUKPT.
 	Wrapped *WrappedKey
-	Format  PINFormat
-	PAN     PAN // empty for ISO1
+	// Terminal is the TID whose working key the PIN key must be; empty where it
+	// may be any.
+	Terminal string
+	Format   PINFormat
+	PAN      PAN // empty for ISO1
 }
 
 // TranslatePIN asks for a PIN block under one key to be made one under another.
