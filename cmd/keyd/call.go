@@ -15,6 +15,7 @@ import (
 
 	"keyd.dev/keyd/internal/api"
 	"keyd.dev/keyd/internal/custody"
+	"keyd.dev/keyd/internal/tomlfile"
 )
 
 type callCmd struct {
@@ -116,7 +117,7 @@ func operationNamed(name string) (api.Operation, error) {
 	least := 1 + max(2, len(name)/3)
 	var near []string
 	for _, op := range all {
-		switch d := distance(strings.ToLower(name), strings.ToLower(op.Name)); {
+		switch d := tomlfile.Distance(strings.ToLower(name), strings.ToLower(op.Name)); {
 		case d < least:
 			near, least = []string{op.Name}, d
 		case d == least && len(near) > 0 && !slices.Contains(near, op.Name):

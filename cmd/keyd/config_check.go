@@ -14,6 +14,7 @@ import (
 
 	"keyd.dev/keyd/internal/credentials"
 	"keyd.dev/keyd/internal/custody"
+	"keyd.dev/keyd/internal/tomlfile"
 )
 
 var (
@@ -30,13 +31,13 @@ var (
 // configCheck collects what is wrong with a configuration.
 type configCheck struct {
 	file  string
-	at    keyLines
+	at    tomlfile.Lines
 	found []string
 }
 
 func (k *configCheck) want(ok bool, key, format string, args ...any) {
 	if !ok {
-		k.found = append(k.found, fmt.Sprintf("%s:%d: %s: %s", k.file, k.at.of(key), key, fmt.Sprintf(format, args...)))
+		k.found = append(k.found, fmt.Sprintf("%s:%d: %s: %s", k.file, k.at.Of(key), key, fmt.Sprintf(format, args...)))
 	}
 }
 
@@ -51,6 +52,7 @@ func (f *configFile) check(name string) error {
 	for i := range f.Upstream {
 		k.upstream(fmt.Sprintf("upstream[%d]", i), &f.Upstream[i])
 	}
+	k.hook(&f.config)
 	k.clients(f.Client)
 	k.profiles(f.Profile)
 	k.vault(&f.config)
@@ -152,6 +154,9 @@ func (k *configCheck) switchLink(s *switchConfig, upstreams int) {
 	k.span("switch.saf_ceiling", s.SAFCeiling, s.SAFFirstDelay.std(), 24*time.Hour)
 	k.span("switch.saf_ttl", s.SAFTTL, time.Minute, 30*24*time.Hour)
 	k.between("switch.saf_tries", s.SAFTries, 1, 1000)
+	k.between("switch.saf_breaker", s.SAFBreaker, -1, 1000)
+	k.between("switch.saf_share", s.SAFShare, 1, 64)
+	k.between("switch.sale_disk_pct", s.SaleDiskPct, 1, 95)
 	k.between("switch.lockout_failures", s.LockoutFailure, 1, 1000)
 	k.span("switch.lockout_window", s.LockoutWindow, time.Second, 24*time.Hour)
 }

@@ -15,7 +15,8 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
-	"github.com/pelletier/go-toml/v2/unstable"
+
+	"keyd.dev/keyd/internal/tomlfile"
 )
 
 // errConfig is what every complaint about a configuration file is.
@@ -26,7 +27,7 @@ type configFile struct {
 	config
 	path string   // absolute
 	hash [32]byte // SHA-256 of the file's bytes
-	at   keyLines
+	at   tomlfile.Lines
 
 	clock func() time.Time // of keys; nil is time.Now, and tests have others
 	vault *vaultLink       // of a daemon; commands make their own
@@ -64,7 +65,7 @@ func loadConfig(path string) (*configFile, error) {
 // parseConfig is loadConfig of a file that was read; abs is where it stands, and
 // name what the errors call it.
 func parseConfig(name, abs string, text []byte) (*configFile, error) {
-	f := &configFile{path: abs, hash: sha256.Sum256(text), at: lineKeys(text)}
+	f := &configFile{path: abs, hash: sha256.Sum256(text), at: tomlfile.LinesOf(text)}
 	dec := toml.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&f.config); err != nil {
@@ -95,155 +96,10 @@ func problems(lines []string) error { return &configError{lines} }
 
 // decodeProblems turns the decoder's errors into lines of file:line: key.
 func decodeProblems(path string, err error) error {
-	var missing *toml.StrictMissingError
-	if errors.As(err, &missing) {
-		var lines []string
-		for _, e := range missing.Errors {
-			row, _ := e.Position()
-			lines = append(lines, fmt.Sprintf("%s:%d: unknown key %q%s", path, row, strings.Join(e.Key(), "."), suggest(e.Key())))
-		}
-		return problems(lines)
-	}
-	var wrong *toml.DecodeError
-	if errors.As(err, &wrong) {
-		row, col := wrong.Position()
-		where := fmt.Sprintf("%s:%d:%d", path, row, col)
-		if key := wrong.Key(); len(key) > 0 {
-			where += ": " + strings.Join(key, ".")
-		}
-		return problems([]string{where + ": " + strings.TrimPrefix(wrong.Error(), "toml: ")})
-	}
-	return problems([]string{fmt.Sprintf("%s: %v", path, err)})
+	return problems(tomlfile.Complaints(path, err, reflect.TypeFor[config]()))
 }
 
-// suggest names the known key of the same table that is nearest to key, when
-// one is near.
-func suggest(key []string) string {
-	t := reflect.TypeFor[config]()
-	for _, part := range key[:len(key)-1] {
-		next, ok := fieldOf(t, part)
-		if !ok {
-			return ""
-		}
-		for next.Kind() == reflect.Slice || next.Kind() == reflect.Pointer {
-			next = next.Elem()
-		}
-		if next.Kind() != reflect.Struct {
-			return ""
-		}
-		t = next
-	}
-	given := key[len(key)-1]
-	best, least := "", 1+max(2, len(given)/3)
-	known := keysOf(t)
-	for _, name := range known {
-		if d := distance(given, name); d < least {
-			best, least = name, d
-		}
-	}
-	if best == "" {
-		return "; known here are " + strings.Join(known, ", ")
-	}
-	return fmt.Sprintf("; did you mean %q?", best)
-}
-
-func fieldOf(t reflect.Type, key string) (reflect.Type, bool) {
-	for i := range t.NumField() {
-		if tomlName(t.Field(i)) == key {
-			return t.Field(i).Type, true
-		}
-	}
-	return nil, false
-}
-
-func keysOf(t reflect.Type) []string {
-	var names []string
-	for i := range t.NumField() {
-		names = append(names, tomlName(t.Field(i)))
-	}
-	return names
-}
-
-func tomlName(f reflect.StructField) string {
-	name, _, _ := strings.Cut(f.Tag.Get("toml"), ",")
-	return name
-}
-
-// distance is the Levenshtein distance of two short words.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(diagonal+cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
-}
-
-// keyLines gives the line on which a key stands, "api.listen" or
-// "upstream[0].addr".
-type keyLines map[string]int
-
-// lineKeys finds the lines of all keys of a document; of one that does not
-// parse, those up to the fault.
-func lineKeys(text []byte) keyLines {
-	lines := make(keyLines)
-	counts := make(map[string]int)
-	table := ""
-	var p unstable.Parser
-	p.Reset(text)
-	for p.NextExpression() {
-		e := p.Expression()
-		var parts []string
-		line := 0
-		for it := e.Key(); it.Next(); {
-			parts = append(parts, string(it.Node().Data))
-			if line == 0 {
-				line = p.Shape(it.Node().Raw).Start.Line
-			}
-		}
-		name := strings.Join(parts, ".")
-		switch e.Kind {
-		case unstable.Table:
-			table = name
-			lines[table] = line
-		case unstable.ArrayTable:
-			table = fmt.Sprintf("%s[%d]", name, counts[name])
-			counts[name]++
-			lines[table] = line
-		case unstable.KeyValue:
-			if table != "" {
-				name = table + "." + name
-			}
-			lines[name] = line
-		}
-	}
-	return lines
-}
-
-// of returns the line of the key, else of its table, else 1.
-func (k keyLines) of(key string) int {
-	for key != "" {
-		if n, ok := k[key]; ok {
-			return n
-		}
-		i := strings.LastIndexByte(key, '.')
-		if i < 0 {
-			break
-		}
-		key = key[:i]
-	}
-	return 1
-}
+func tomlName(f reflect.StructField) string { return tomlfile.Name(f) }
 
 // resolvePaths makes relative paths relative to the configuration's folder.
 func (c *config) resolvePaths(dir string) {

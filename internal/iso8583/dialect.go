@@ -55,7 +55,8 @@ func (d *Dialect) MACForm() MACForm { return d.mac }
 // HasField reports whether the messages of the type may have field de.
 func (d *Dialect) HasField(mti MTI, de int, s Side) bool {
 	t, ok := d.types[mti]
-	return ok && de > 1 && de <= 128 && d.rows[de] != nil && d.rows[de].presence(t.kind, s) != never
+	r := d.described(de)
+	return ok && r != nil && r.presence(t.kind, s) != never
 }
 
 // firstMissing returns the first mandatory field that has lacks, or 0. code is
