@@ -44,6 +44,11 @@ type journalReversal struct {
 	tries    int
 }
 
+// reporter is told what is wrong in the books; *testing.T is one.
+type reporter interface {
+	Errorf(format string, args ...any)
+}
+
 // books are those of the issuer, of the terminals and of keyd.
 type books struct {
 	issuer    map[saleName]sim.Entry
@@ -85,8 +90,7 @@ func (k *killable) reversedBy(cause isoswitch.Cause) (n int) {
 }
 
 // openBooks reads all three once nothing moves any more.
-func openBooks(t *testing.T, dir string, entries []sim.Entry, tills []*till) *books {
-	t.Helper()
+func openBooks(t reporter, dir string, entries []sim.Entry, tills []*till) *books {
 	b := &books{
 		issuer: make(map[saleName]sim.Entry), deals: make(map[saleName]*deal),
 		journal: make(map[saleName]journalSale), reversals: make(map[string][]journalReversal),
@@ -104,12 +108,12 @@ func openBooks(t *testing.T, dir string, entries []sim.Entry, tills []*till) *bo
 		b.issuer[name] = e
 	}
 	if err := b.readJournal(t, dir); err != nil {
-		t.Fatalf("reading keyd's journal: %v", err)
+		t.Errorf("reading keyd's journal: %v", err)
 	}
 	return b
 }
 
-func (b *books) readJournal(t *testing.T, dir string) (err error) {
+func (b *books) readJournal(t reporter, dir string) (err error) {
 	db, err := journalDB(dir)
 	if err != nil {
 		return err
@@ -171,23 +175,37 @@ func (b *books) each(check func(d *deal, e sim.Entry, atIssuer bool, j journalSa
 	}
 }
 
+// invariant is a check over the books.
+type invariant struct {
+	name  string
+	check func(reporter)
+}
+
 // reconcile compares the books, one subtest an invariant.
 func (b *books) reconcile(t *testing.T) {
-	t.Run("R-01 what was not approved to the terminal is reversed or never was", b.nothingLeftStanding)
-	t.Run("R-36 what was approved and not taken back stands", b.approvedStands)
-	t.Run("R-08 I-1 a reversal answered 00 took effect exactly once", b.reversedOnce)
-	t.Run("R-03 I-5 what was answered is found again", b.answeredIsKept)
-	t.Run("I-2 no more is reversed than was sold", b.neverMoreThanSold)
-	t.Run("I-3 every effect has a verdict or a cause", b.causes)
-	t.Run("I-4 the journal and the issuer agree", b.agree)
-	t.Run("M-21 no KSN was accepted twice", b.ksnsOnce)
-	t.Run("R-01 nothing is in flight at the end", b.nothingInFlight)
+	for _, i := range b.invariants() {
+		t.Run(i.name, func(t *testing.T) { i.check(t) })
+	}
+}
+
+func (b *books) invariants() []invariant {
+	return []invariant{
+		{"R-01 what was not approved to the terminal is reversed or never was", b.nothingLeftStanding},
+		{"R-36 what was approved and not taken back stands", b.approvedStands},
+		{"R-08 I-1 a reversal answered 00 took effect exactly once", b.reversedOnce},
+		{"R-03 I-5 what was answered is found again", b.answeredIsKept},
+		{"I-2 no more is reversed than was sold", b.neverMoreThanSold},
+		{"I-3 every effect has a verdict or a cause", b.causes},
+		{"I-4 the journal and the issuer agree", b.agree},
+		{"M-21 no KSN was accepted twice", b.ksnsOnce},
+		{"R-01 nothing is in flight at the end", b.nothingInFlight},
+	}
 }
 
 // nothingLeftStanding: a sale that the terminal has no approval of does not
 // stand at the issuer. Of one that the terminal never asked about again keyd
 // may have answered an approval that was lost on the way; then keyd says so.
-func (b *books) nothingLeftStanding(t *testing.T) {
+func (b *books) nothingLeftStanding(t reporter) {
 	b.each(func(d *deal, e sim.Entry, atIssuer bool, j journalSale, inJournal bool) {
 		standing := atIssuer && e.State == "approved"
 		switch {
@@ -201,7 +219,7 @@ func (b *books) nothingLeftStanding(t *testing.T) {
 
 // approvedStands: no reversal that the terminal did not ask for hits a sale
 // whose approval was delivered.
-func (b *books) approvedStands(t *testing.T) {
+func (b *books) approvedStands(t reporter) {
 	b.each(func(d *deal, e sim.Entry, atIssuer bool, j journalSale, _ bool) {
 		if d.code != "00" || d.asked {
 			return
@@ -214,7 +232,7 @@ func (b *books) approvedStands(t *testing.T) {
 
 // reversedOnce: however often a reversal was sent, from the terminal or
 // upstream, its effect is one.
-func (b *books) reversedOnce(t *testing.T) {
+func (b *books) reversedOnce(t reporter) {
 	b.each(func(d *deal, e sim.Entry, atIssuer bool, j journalSale, _ bool) {
 		say := func(what string) {
 			t.Errorf("%s: %s\nissuer %v %+v\njournal %+v %+v", what, d, atIssuer, e, j, b.reversals[j.oid])
@@ -243,7 +261,7 @@ func (b *books) reversedOnce(t *testing.T) {
 }
 
 // answeredIsKept: after any number of crashes keyd knows what it has answered.
-func (b *books) answeredIsKept(t *testing.T) {
+func (b *books) answeredIsKept(t reporter) {
 	b.each(func(d *deal, e sim.Entry, atIssuer bool, j journalSale, inJournal bool) {
 		say := func(what string) {
 			t.Errorf("%s: %s\njournal %v %+v %+v", what, d, inJournal, j, b.reversals[j.oid])
@@ -274,7 +292,7 @@ func (b *books) storedAnswer(j journalSale, d *deal) bool {
 	return d.advice && j.state == isoswitch.Declined
 }
 
-func (b *books) neverMoreThanSold(t *testing.T) {
+func (b *books) neverMoreThanSold(t reporter) {
 	for _, e := range b.issuer {
 		if e.Reversed > e.Amount {
 			t.Errorf("the issuer's book: %+v", e)
@@ -294,7 +312,7 @@ func (b *books) neverMoreThanSold(t *testing.T) {
 }
 
 // causes: what the terminals did not ask for, keyd had a reason for.
-func (b *books) causes(t *testing.T) {
+func (b *books) causes(t reporter) {
 	for name, j := range b.journal {
 		if j.macKey == "" {
 			t.Errorf("no key of a verified MAC: %+v", j)
@@ -313,7 +331,7 @@ func (b *books) causes(t *testing.T) {
 }
 
 // agree: at the end every state of keyd's says what the issuer's book says.
-func (b *books) agree(t *testing.T) {
+func (b *books) agree(t reporter) {
 	for name, e := range b.issuer {
 		if _, ok := b.journal[name]; !ok {
 			t.Errorf("R-03: the issuer has a sale that the journal lacks: %+v", e)
@@ -344,7 +362,7 @@ func (b *books) agree(t *testing.T) {
 	}
 }
 
-func (b *books) ksnsOnce(t *testing.T) {
+func (b *books) ksnsOnce(t reporter) {
 	seen := make(map[string]bool)
 	for _, ksn := range b.ksns {
 		if seen[ksn] {
@@ -354,7 +372,7 @@ func (b *books) ksnsOnce(t *testing.T) {
 	}
 }
 
-func (b *books) nothingInFlight(t *testing.T) {
+func (b *books) nothingInFlight(t reporter) {
 	for _, j := range b.journal {
 		switch j.state {
 		case isoswitch.Received, isoswitch.Forwarded, isoswitch.Unknown, isoswitch.ReversalPending, isoswitch.ReversalFailed:

@@ -29,6 +29,8 @@ type killable struct {
 	dev   atomic.Pointer[devReport]
 	proc  *exec.Cmd
 	ended chan struct{} // closed when the process is gone
+
+	planted bool // what is started has the planted bug, see planted
 }
 
 const (
@@ -95,12 +97,22 @@ func quietAddrs(t *testing.T, n int) []string {
 // launch starts a process and does not wait for it to be ready.
 func (k *killable) launch() {
 	k.t.Helper()
+	if k.planted {
+		k.begin(exec.Command("keyd-planted", k.dev.Load().Config))
+		return
+	}
 	// What an earlier process left would be taken for that of this one.
 	if err := os.Remove(filepath.Join(k.dir, "dev.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		k.t.Fatal(err)
 	}
-	k.proc = keydCommand(context.Background(), "dev", "--dir", k.dir, "--no-sim",
-		"--api", k.addrs[0], "--switch", k.addrs[1], "--ops", k.addrs[2], "--upstream", k.addrs[3])
+	k.begin(keydCommand(context.Background(), "dev", "--dir", k.dir, "--no-sim",
+		"--api", k.addrs[0], "--switch", k.addrs[1], "--ops", k.addrs[2], "--upstream", k.addrs[3]))
+}
+
+// begin starts a process and learns of its end.
+func (k *killable) begin(cmd *exec.Cmd) {
+	k.t.Helper()
+	k.proc = cmd
 	k.proc.Stdout, k.proc.Stderr = k.said, k.said
 	if err := k.proc.Start(); err != nil {
 		k.t.Fatal(err)

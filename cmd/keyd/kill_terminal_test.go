@@ -44,7 +44,7 @@ func (d *deal) String() string {
 type message struct {
 	deal   *deal
 	sent   *sim.Sent
-	forged bool
+	forged string // DE 39 that must refuse it; empty for a genuine one
 }
 
 // till is a terminal at work: it sells, reverses, loses its connection, sends
@@ -62,6 +62,11 @@ type till struct {
 	refused int // replayed KSNs that were refused
 	equal   int // repeats that got the first answer again
 	faults  []string
+
+	pace   time.Duration // between two deeds, at most
+	double int           // frames that are written twice, in a hundred
+	slack  time.Duration // that an answer may need more, on a slow link
+	forge  *forger       // nil: it forges nothing but replays
 }
 
 func newTill(dev *devReport, tid string, d *dice, card sim.Card) (*till, error) {
@@ -69,7 +74,7 @@ func newTill(dev *devReport, tid string, d *dice, card sim.Card) (*till, error) 
 	if err != nil {
 		return nil, err
 	}
-	t := &till{tid: tid, addr: dev.SwitchAddr, dice: d, card: card, open: make(map[string]message)}
+	t := &till{tid: tid, addr: dev.SwitchAddr, dice: d, card: card, open: make(map[string]message), pace: 120 * time.Millisecond}
 	t.Terminal, err = sim.NewTerminal(sim.TerminalConfig{TID: fixed.TID, MID: fixed.MID, BDK: dev.TestKeys[fixed.BDK], KSN: fixed.KSN}, 0)
 	if err != nil {
 		return nil, err
@@ -91,7 +96,7 @@ func (t *till) work(ctx context.Context, storm <-chan struct{}) {
 			return
 		default:
 		}
-		wait(ctx, t.dice.between(0, 120*time.Millisecond)) // a cashier is no machine
+		wait(ctx, t.dice.between(0, t.pace)) // a cashier is no machine
 		switch n := t.dice.below(100); {
 		case n < 70:
 			t.trade(ctx)
@@ -101,6 +106,8 @@ func (t *till) work(ctx context.Context, storm <-chan struct{}) {
 			t.repeatReversal(ctx)
 		case n < 94:
 			t.repeatSale(ctx)
+		case t.forge != nil && n < 98:
+			t.forge.try(ctx, t)
 		default:
 			t.replay(ctx)
 		}
@@ -157,6 +164,9 @@ func (t *till) ending() int {
 	return odds[t.dice.below(len(odds))]
 }
 
+// patience is how long it waits for an answer that should come.
+func (t *till) patience() time.Duration { return 4*time.Second + t.slack }
+
 // trade sells, and sees to it that it knows what became of the sale.
 func (t *till) trade(ctx context.Context) {
 	d := &deal{tid: t.tid, amount: int64(len(t.deals)+1)*100 + int64(t.ending())}
@@ -170,7 +180,7 @@ func (t *till) trade(ctx context.Context) {
 		return
 	}
 	t.deals = append(t.deals, d)
-	patience := t.dice.between(2500*time.Millisecond, 4*time.Second)
+	patience := t.dice.between(2500*time.Millisecond, t.patience())
 	switch n := t.dice.below(100); {
 	case n < 4:
 		t.send(ctx, message{deal: d, sent: d.sale})
@@ -204,7 +214,7 @@ func (t *till) chase(ctx context.Context, d *deal) {
 	case n < 12:
 		d.abandoned = true
 	case n < 32: // the very bytes again (M-21)
-		t.exchange(ctx, message{deal: d, sent: d.sale}, 4*time.Second)
+		t.exchange(ctx, message{deal: d, sent: d.sale}, t.patience())
 	case n < 55: // the sale again (W-16)
 		t.sellAgain(ctx, d)
 	}
@@ -223,7 +233,7 @@ func (t *till) sellAgain(ctx context.Context, d *deal) {
 		t.fault("building a repeat of a sale: %v", err)
 		return
 	}
-	t.exchange(ctx, message{deal: d, sent: again}, 4*time.Second)
+	t.exchange(ctx, message{deal: d, sent: again}, t.patience())
 }
 
 // reverse asks until it is answered.
@@ -283,7 +293,7 @@ func (t *till) reverseAgain(ctx context.Context, d *deal) {
 		return
 	}
 	d.repeats++
-	t.exchange(ctx, message{deal: d, sent: again}, 4*time.Second)
+	t.exchange(ctx, message{deal: d, sent: again}, t.patience())
 }
 
 // pick returns one of the deals for which fits holds, or nil.
@@ -336,7 +346,7 @@ func (t *till) replay(ctx context.Context) {
 		t.fault("building a replay: %v", err)
 		return
 	}
-	t.exchange(ctx, message{deal: d, sent: sent, forged: true}, 4*time.Second)
+	t.exchange(ctx, message{deal: d, sent: sent, forged: "63"}, t.patience())
 }
 
 // exchange sends a message and takes what comes until it is the answer to it,
@@ -372,9 +382,15 @@ func (t *till) send(ctx context.Context, m message) bool {
 		return false
 	}
 	t.open[handle(m.sent.Message)] = m
-	if err := t.wire.write(m.sent.Raw); err != nil {
-		t.hangUp()
-		return false
+	frames := 1
+	if m.forged == "" && t.dice.chance(t.double) {
+		frames = 2
+	}
+	for range frames {
+		if err := t.wire.write(m.sent.Raw); err != nil {
+			t.hangUp()
+			return false
+		}
 	}
 	return true
 }
@@ -405,8 +421,8 @@ func (t *till) take(raw []byte) (to *sim.Sent, believed bool) {
 		t.fault("%s: answered by %s, want %s", asked.deal, m.MTI(), want)
 	}
 	switch {
-	case asked.forged:
-		t.refusedReplay(asked.deal, m)
+	case asked.forged != "":
+		t.refusedForgery(asked, m)
 	case asked.sent.Message.MTI().Class() == '4':
 		t.reversed(asked.deal, m)
 	default:
@@ -415,9 +431,9 @@ func (t *till) take(raw []byte) (to *sim.Sent, believed bool) {
 	return asked.sent, true
 }
 
-func (t *till) refusedReplay(d *deal, m *iso8583.Message) {
-	if code := m.Text(39); code != "63" {
-		t.fault("M-21: a reversal under a used KSN was answered %s: %s", code, d)
+func (t *till) refusedForgery(asked message, m *iso8583.Message) {
+	if code := m.Text(39); code != asked.forged && code != "96" {
+		t.fault("I-3: a forged reversal was answered %s, want %s: %s", code, asked.forged, asked.deal)
 		return
 	}
 	t.refused++

@@ -176,6 +176,7 @@ type killIssuer struct {
 	t       *testing.T
 	dev     *devReport
 	path    string
+	addr    string // where it listens: where keyd looks for it, or behind a proxy
 	log     *os.File
 	now     *sim.Issuer
 	end     context.CancelFunc
@@ -190,7 +191,7 @@ func newKillIssuer(t *testing.T, k *killable) *killIssuer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = log.Close() })
-	return &killIssuer{t: t, dev: k.dev.Load(), path: filepath.Join(k.base, "issuer.jsonl"), log: log}
+	return &killIssuer{t: t, dev: k.dev.Load(), addr: k.dev.Load().Issuer.Addr, path: filepath.Join(k.base, "issuer.jsonl"), log: log}
 }
 
 func (i *killIssuer) serve(rules []sim.Rule) {
@@ -207,7 +208,7 @@ func (i *killIssuer) serve(rules []sim.Rule) {
 	if err != nil {
 		i.t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", i.dev.Issuer.Addr)
+	listener, err := net.Listen("tcp", i.addr)
 	if err != nil {
 		i.t.Fatal(err)
 	}

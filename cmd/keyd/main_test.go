@@ -7,5 +7,5 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"keyd": main, "age-plugin-safe": safePlugin, "keyd-inside": inside, "keyd-filtered": filtered})
+	testscript.Main(m, map[string]func(){"keyd": main, "age-plugin-safe": safePlugin, "keyd-inside": inside, "keyd-filtered": filtered, "keyd-planted": planted})
 }

@@ -29,7 +29,7 @@ type simIssuerCmd struct {
 	Book     bool          `help:"Print the issuer's book and end."`
 	JSON     bool          `help:"Print the book as JSON lines."`
 	BookFile string        `help:"File of the book; in the folder of keyd dev by default." type:"path"`
-	Rule     []string      `help:"SUFFIX=ACTION for amounts that end in SUFFIX: approve, decline:CODE, silent, wrong-mac, delay:DURATION, close. With reversal: before it, for reversals. May be repeated; the first that fits counts; the rules of keyd dev come last."`
+	Rule     []string      `help:"SUFFIX=ACTION for amounts that end in SUFFIX: approve, decline:CODE, silent, wrong-mac, delay:DURATION, twice, close. With reversal: before it, for reversals. May be repeated; the first that fits counts; the rules of keyd dev come last."`
 	Delay    time.Duration `help:"Delay the answer to every sale."`
 	Silent   bool          `help:"Answer no sale."`
 	WrongMAC bool          `help:"Answer every sale with a wrong MAC." name:"wrong-mac"`

@@ -13,23 +13,36 @@ import (
 
 // newSwitch makes the switch core of the configuration.
 func (d *daemon) newSwitch() (*isoswitch.Switch, error) {
-	terminals, err := d.certificates("switch", d.cfg.Switch.tls())
+	cfg, err := d.switchConfig()
 	if err != nil {
 		return nil, err
+	}
+	sw, err := isoswitch.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("starting the switch: %w", err)
+	}
+	return sw, nil
+}
+
+// switchConfig is what the switch core is made of.
+func (d *daemon) switchConfig() (isoswitch.Config, error) {
+	terminals, err := d.certificates("switch", d.cfg.Switch.tls())
+	if err != nil {
+		return isoswitch.Config{}, err
 	}
 	u := &d.cfg.Upstream[0]
 	host, err := d.certificates("upstream", u.tls())
 	if err != nil {
-		return nil, err
+		return isoswitch.Config{}, err
 	}
 	serverName := u.ServerName
 	if serverName == "" {
 		if serverName, _, err = net.SplitHostPort(u.Addr); err != nil {
-			return nil, err
+			return isoswitch.Config{}, err
 		}
 	}
 	set := d.cfg.switchSettings()
-	sw, err := isoswitch.New(isoswitch.Config{
+	return isoswitch.Config{
 		Custody:  d.node.custody.WithoutMaker(),
 		Journal:  d.node.db,
 		Dialect:  iso8583.ASCII87(),
@@ -48,11 +61,7 @@ func (d *daemon) newSwitch() (*isoswitch.Switch, error) {
 			},
 		},
 		Limits: set.Limits, Timers: set.Timers, Retry: set.Retry, Lockout: set.Lockout,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("starting the switch: %w", err)
-	}
-	return sw, nil
+	}, nil
 }
 
 // switchSettings are the limits and timers of the switch.

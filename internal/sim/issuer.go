@@ -145,7 +145,12 @@ func (i *Issuer) serve(ctx context.Context, conn net.Conn) {
 		if answer == nil {
 			continue
 		}
-		answers.Go(func() { i.send(ctx, conn, &write, rule.Delay, answer) })
+		answers.Go(func() {
+			i.send(ctx, conn, &write, rule.Delay, answer)
+			if rule.Twice {
+				i.send(ctx, conn, &write, 0, answer)
+			}
+		})
 	}
 }
 

@@ -17,6 +17,7 @@ type Rule struct {
 	WrongMAC bool
 	Delay    time.Duration
 	Close    bool // the connection is closed instead of an answer
+	Twice    bool // the answer comes a second time
 }
 
 // DefaultRules are those of `keyd dev` (W-14).
@@ -34,7 +35,7 @@ func DefaultRules() []Rule {
 
 // ParseRule reads "SUFFIX=ACTION", with "reversal:" before it for rules about
 // reversals. Actions are approve, decline:CODE, silent, wrong-mac,
-// delay:DURATION and close. An empty suffix fits every amount.
+// delay:DURATION, twice and close. An empty suffix fits every amount.
 func ParseRule(text string) (Rule, error) {
 	rest, reversal := strings.CutPrefix(text, "reversal:")
 	suffix, action, ok := strings.Cut(rest, "=")
@@ -56,6 +57,8 @@ func ParseRule(text string) (Rule, error) {
 		r.WrongMAC = true
 	case "close":
 		r.Close = true
+	case "twice":
+		r.Twice = true
 	case "delay":
 		d, err := time.ParseDuration(argument)
 		if err != nil || d < 0 {
@@ -63,7 +66,7 @@ func ParseRule(text string) (Rule, error) {
 		}
 		r.Delay = d
 	default:
-		return Rule{}, fmt.Errorf("sim: rule %q: unknown action %q; there are approve, decline:CODE, silent, wrong-mac, delay:DURATION and close", text, name)
+		return Rule{}, fmt.Errorf("sim: rule %q: unknown action %q; there are approve, decline:CODE, silent, wrong-mac, delay:DURATION, twice and close", text, name)
 	}
 	return r, nil
 }

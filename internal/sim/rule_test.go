@@ -19,6 +19,7 @@ func TestParseRule(t *testing.T) {
 		{"7=decline:51", Rule{Suffix: "7", Code: "51"}},
 		{"95=delay:3s", Rule{Suffix: "95", Code: "00", Delay: 3 * time.Second}},
 		{"reversal:93=wrong-mac", Rule{Reversal: true, Suffix: "93", Code: "00", WrongMAC: true}},
+		{"0=twice", Rule{Suffix: "0", Code: "00", Twice: true}},
 		{"reversal:=close", Rule{Reversal: true, Code: "00", Close: true}},
 		{"99", Rule{}},
 		{"9x=silent", Rule{}},
