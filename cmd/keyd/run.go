@@ -42,10 +42,12 @@ type cli struct {
 	Call       callCmd       `cmd:"" help:"Try any operation of the API by hand: JSON in, JSON out."`
 	Register   registerCmd   `cmd:"" help:"What the token knows of the database: see that, and set it right after an upgrade or a restore."`
 	Terminal   terminalCmd   `cmd:"" help:"The registry of terminals and their keys."`
+	Reversal   reversalCmd   `cmd:"" help:"The queue of reversals: what waits, what was given up, and what to do about it."`
 	Ceremony   ceremonyCmd   `cmd:"" help:"Bring keys in, take them out, change and end them, under dual control."`
 	Backup     backupCmd     `cmd:"" help:"Back a node up, prove a backup, make a new node of one."`
 	Audit      auditCmd      `cmd:"" help:"Read and verify the audit log."`
 	Config     configCmd     `cmd:"" help:"Check a configuration, and print what can stand in one."`
+	Profiles   profileCmd    `cmd:"" name:"profile" help:"Kinds of terminals: what they speak, how their MACs are made, what they may reverse."`
 	Reload     reloadCmd     `cmd:"" help:"Let a daemon read its configuration again."`
 	Sim        simCmd        `cmd:"" help:"Simulate an issuer or a POS terminal."`
 	Demo       demoCmd       `cmd:"" help:"Show the main job end to end, with a daemon of its own."`
