@@ -305,7 +305,7 @@ func (b *terminalBench) timed(arns []string) ([]time.Duration, error) {
 }
 
 func terminalMAC(arn string) []byte {
-	return []byte(`{"KeyIdentifier":"` + arn + `","MessageData":"` + strings.Repeat("30", 64) + `","GenerationAttributes":{"Algorithm":"ISO9797_ALGORITHM1"},"MacLength":8}`)
+	return []byte(`{"KeyIdentifier":"` + arn + `","MessageData":"` + strings.Repeat("30", 64) + `","GenerationAttributes":{"Algorithm":"KEYD_UNIONPAY_ECB"},"MacLength":8}`)
 }
 
 func (b *terminalBench) dial() (*httpConn, error) {

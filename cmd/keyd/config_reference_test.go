@@ -46,6 +46,7 @@ func TestConfigReferenceDefaults(t *testing.T) {
 		"ops.socket": true, "upstream.server_name": true, "api.burst": true, "vault.dir": true,
 		"terminal_profile.master_key": true, "terminal_profile.working_keys": true,
 		"terminal_profile.mac_usage": true, "terminal_profile.mac_length": true,
+		"terminal_profile.mac_algorithm": true, "terminal_profile.max_messages": true,
 	}
 	nothing := map[string]bool{"": true, "none": true, "nowhere": true, "no limit": true, "false": true, "0": true, "all of them": true}
 	n := 0

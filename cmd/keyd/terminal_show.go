@@ -62,6 +62,16 @@ func showTerminal(out io.Writer, t api.Terminal) error {
 		}
 		line(k.Slot, "version %d, KCV %s, %s%s", k.Version, k.KeyCheckValue, k.KeyArn, until)
 	}
+	if t.KeysMade != nil {
+		text := "made " + t.KeysMade.Format(time.RFC3339)
+		if t.KeysUntil != nil {
+			text += ", too old from " + t.KeysUntil.Format(time.RFC3339)
+		}
+		if t.MaxMessages > 0 {
+			text += fmt.Sprintf(", %d of %d messages verified", t.Messages, t.MaxMessages)
+		}
+		line("working keys", "%s", text)
+	}
 	return w.Flush()
 }
 

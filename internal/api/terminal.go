@@ -47,6 +47,11 @@ type Terminal struct {
 	KeysMade   *time.Time    `json:",omitempty"`
 	Retires    *time.Time    `json:",omitempty"`
 	Keys       []TerminalKey `json:",omitempty"`
+	// Of the present MAC key: messages verified, how many it may verify, and when
+	// it is too old. Then the terminal must sign in.
+	Messages    uint64     `json:",omitempty"`
+	MaxMessages uint64     `json:",omitempty"`
+	KeysUntil   *time.Time `json:",omitempty"`
 }
 
 func moment(t time.Time) *time.Time {
@@ -250,6 +255,7 @@ func (c *call) getTerminal() error {
 	}
 	out := wireTerminal(view.Terminal)
 	out.Keys = c.wireKeys(view.Has)
+	out.Messages, out.MaxMessages, out.KeysUntil = view.Messages, view.MostMessages, moment(view.Until)
 	return c.answerJSON(struct{ Terminal Terminal }{out})
 }
 

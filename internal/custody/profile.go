@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"keyd.dev/keyd/keys"
+	"keyd.dev/keyd/keys/unionpay"
 )
 
 // TerminalProfile says which keys the terminals of one kind have.
@@ -151,6 +152,21 @@ func (p TerminalProfile) algorithm(single bool) TerminalAlgorithm {
 		return X99
 	}
 	return p.standard()
+}
+
+// suits refuses a sign-in in a dialect whose MAC keys are others than the
+// profile's.
+func (p TerminalProfile) suits(q SignIn) error {
+	single := q.Form == string(unionpay.Form001)
+	length := p.MACBytes
+	if single {
+		length = 8
+	}
+	if a := p.algorithm(single); a != q.Algorithm || !single && length != q.MACBytes {
+		return fmt.Errorf("%w: MAC keys of profile %s have %d bytes and are for %s; the dialect has %d and %s",
+			ErrConflict, p.Name, length, a, q.MACBytes, q.Algorithm)
+	}
+	return nil
 }
 
 // policy is what the block of a terminal's working key says beside its

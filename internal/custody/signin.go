@@ -14,6 +14,7 @@ type SignIn struct {
 	// Algorithm is the MAC algorithm of the dialect that the terminal speaks. Keys
 	// for another one would be of no use to it, and are not given out.
 	Algorithm TerminalAlgorithm
+	MACBytes  int // the length of the MAC key in that dialect, 8 or 16; form 001 has 8
 }
 
 // SignIn makes new working keys of a terminal and returns field 62 of its 0810.
@@ -41,7 +42,7 @@ func (c *Custody) SignIn(ctx context.Context, caller Caller, corr string, q Sign
 	defer c.signIns.changing.Unlock()
 	d := &distribution{
 		c: c, r: c.signIns, q: DistributeKeys{TID: q.TID, Form: form}, now: c.clock().UTC(),
-		atOnce: true, algorithm: q.Algorithm,
+		wanting: &q,
 	}
 	if err := d.find(ctx); err != nil {
 		return DistributedKeys{}, err

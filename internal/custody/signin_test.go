@@ -39,18 +39,23 @@ type terminal struct {
 	algorithm custody.TerminalAlgorithm
 	tmk       string
 	pin, mac  []byte
-	double    bool // MAC key of double length
+	length    int  // of the MAC key in the dialect, bytes
+	double    bool // the MAC key that it got is of double length
 }
 
 // fielded registers a terminal of a profile under a published master key.
 func (r *registry) fielded(t *testing.T, n int, profile string, by custody.TerminalAlgorithm, tmk string) *terminal {
 	t.Helper()
+	length := 16
+	if strings.HasSuffix(profile, "8") || strings.HasSuffix(profile, "x9-9") {
+		length = 8
+	}
 	alias := fmt.Sprintf("alias/tmk-%d", n)
 	r.key(t, alias, attributes(keys.UsageKEK, keys.TDES2, keys.ModeBoth), tmk, nil)
 	e := generated(n, profile)
 	e.Master, e.Keys = custody.NewMaster{Key: custody.Ref{Alias: alias}}, false
 	r.mustAdd(t, e)
-	return &terminal{tid: e.TID, algorithm: by, tmk: tmk}
+	return &terminal{tid: e.TID, algorithm: by, tmk: tmk, length: length}
 }
 
 // masterKey is a master key of its own for each number: V0's with other halves.
@@ -62,11 +67,18 @@ func masterKey(n int) string {
 // check value is compared, and no value may stand in two places (U-42 to U-50).
 func (u *terminal) signIn(t testing.TB, c *custody.Custody, form string) custody.DistributedKeys {
 	t.Helper()
-	got, err := c.SignIn(t.Context(), theSwitch, "signin-1", custody.SignIn{TID: u.tid, Form: form, Algorithm: u.algorithm})
+	got, err := c.SignIn(t.Context(), theSwitch, "signin-1", custody.SignIn{TID: u.tid, Form: form, Algorithm: u.algorithm, MACBytes: u.length})
 	if err != nil {
 		t.Fatalf("sign-in of %s in form %s: %v", u.tid, form, err)
 	}
-	set, err := unionpay.Parse(unionpay.Form(form), got.Field)
+	u.open(t, form, got.Field)
+	return got
+}
+
+// open takes a field 62 apart as the terminal does.
+func (u *terminal) open(t testing.TB, form string, field []byte) {
+	t.Helper()
+	set, err := unionpay.Parse(unionpay.Form(form), field)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +103,6 @@ func (u *terminal) signIn(t testing.TB, c *custody.Custody, form string) custody
 			u.mac, u.double = value, !s.Half
 		}
 	}
-	return got
 }
 
 // sealed is the MAC that the terminal makes, in software.
@@ -190,7 +201,7 @@ func TestSignInRefused(t *testing.T) {
 	}
 	user := r.WithoutMaker()
 	good := func(n int) custody.SignIn {
-		return custody.SignIn{TID: fmt.Sprintf("T%07d", n), Form: "003", Algorithm: custody.CUPECB}
+		return custody.SignIn{TID: fmt.Sprintf("T%07d", n), Form: "003", Algorithm: custody.CUPECB, MACBytes: 8}
 	}
 	with := func(q custody.SignIn, change func(*custody.SignIn)) custody.SignIn {
 		change(&q)
@@ -211,6 +222,7 @@ func TestSignInRefused(t *testing.T) {
 		{"key blocks", theSwitch, with(good(1), func(q *custody.SignIn) { q.Form = "tr31" }), custody.ErrRequest},
 		{"A-19 form 001 without permission", theSwitch, with(good(1), func(q *custody.SignIn) { q.Form = "001" }), custody.ErrRequest},
 		{"another algorithm", theSwitch, with(good(1), func(q *custody.SignIn) { q.Algorithm = custody.X99 }), custody.ErrConflict},
+		{"another length of the MAC key", theSwitch, with(good(1), func(q *custody.SignIn) { q.MACBytes = 16 }), custody.ErrConflict},
 		{"no algorithm", theSwitch, with(good(1), func(q *custody.SignIn) { q.Algorithm = "" }), custody.ErrConflict},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -327,11 +339,11 @@ func TestA12T2(t *testing.T) {
 func TestA10T1(t *testing.T) {
 	const most = 10
 	r := newRegistry(t, softhsmtest.Token(t), custody.TerminalProfile{
-		Name: "short", Master: keys.TDES2, Working: keys.TDES2, MAC: keys.UsageMACAlg1, MACBytes: 8,
+		Name: "short-8", Master: keys.TDES2, Working: keys.TDES2, MAC: keys.UsageMACAlg1, MACBytes: 8,
 		Algorithm: custody.CUPECB, MaxMessages: most, MaxAge: time.Hour,
 	})
 	user := r.WithoutMaker()
-	u := r.fielded(t, 1, "short", custody.CUPECB, masterKey(1))
+	u := r.fielded(t, 1, "short-8", custody.CUPECB, masterKey(1))
 	message := []byte("0200")
 	must := func(t *testing.T, want error) {
 		t.Helper()
@@ -363,6 +375,10 @@ func TestA10T1(t *testing.T) {
 	t.Run("age", func(t *testing.T) {
 		u.signIn(t, user, "003")
 		must(t, nil)
+		view, err := r.GetTerminal(t.Context(), admin, "g", u.tid)
+		if err != nil || view.Messages != 1 || view.MostMessages != most || !view.Until.Equal(view.Keys.Made.Truncate(time.Millisecond).Add(time.Hour)) {
+			t.Errorf("operators see %d of %d messages, until %s, made %s (%v)", view.Messages, view.MostMessages, view.Until, view.Keys.Made, err)
+		}
 		r.now = r.now.Add(time.Hour - time.Second)
 		must(t, nil)
 		r.now = r.now.Add(time.Second)

@@ -104,8 +104,7 @@ type distribution struct {
 	q   DistributeKeys
 	now time.Time
 
-	atOnce    bool              // the terminal signs in: without an overlap
-	algorithm TerminalAlgorithm // then: of the MAC key
+	wanting *SignIn // the terminal signs in; nil where keys are given out otherwise
 
 	t       Terminal
 	profile TerminalProfile
@@ -141,10 +140,10 @@ func (d *distribution) find(ctx context.Context) (err error) {
 	if err := d.profile.gives(d.q.Form); err != nil {
 		return err
 	}
-	if d.atOnce {
-		d.profile.Overlap = 0
-		if has := d.profile.algorithm(d.q.Form == DeliverDE62Single); has != d.algorithm {
-			return fmt.Errorf("%w: MAC keys of profile %s are for %s, and the dialect has %s", ErrConflict, d.profile.Name, has, d.algorithm)
+	if d.wanting != nil {
+		d.profile.Overlap = 0 // U-51
+		if err := d.profile.suits(*d.wanting); err != nil {
+			return err
 		}
 	}
 	if d.master, err = d.c.book.find(ctx, Ref{ID: d.t.Master}); err != nil {

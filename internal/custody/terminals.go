@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"keyd.dev/keyd/audit"
 	"keyd.dev/keyd/internal/secret"
@@ -123,6 +124,10 @@ type TerminalKey struct {
 type TerminalView struct {
 	Terminal
 	Has []TerminalKey
+	// Of its present MAC key, where its block says so: the messages that it has
+	// verified, how many it may, and when it is too old. Zero where there is none.
+	Messages, MostMessages uint64
+	Until                  time.Time
 }
 
 // GetTerminal returns a terminal. It returns [ErrDenied], [ErrNoTerminal] or
@@ -165,7 +170,36 @@ func (c *Custody) viewOf(ctx context.Context, t Terminal) (TerminalView, error) 
 			return TerminalView{}, err
 		}
 	}
+	if t.Keys.MAC == "" {
+		return view, nil
+	}
+	if err := c.lasting(ctx, t, &view); err != nil {
+		return TerminalView{}, err
+	}
 	return view, nil
+}
+
+// lasting adds how long the MAC key may still be used.
+func (c *Custody) lasting(ctx context.Context, t Terminal, view *TerminalView) error {
+	k, err := c.book.store.Key(ctx, t.Keys.MAC)
+	if err != nil {
+		return storeError("finding the MAC key", err)
+	}
+	l, err := limitsOf(k)
+	if err != nil {
+		return err
+	}
+	use, err := c.usage.snapshot(ctx, t.Keys.MAC)
+	if err != nil {
+		return err
+	}
+	if l.most > 0 {
+		view.Messages, view.MostMessages = use.Uses-min(use.Uses, l.from), l.most-l.from
+	}
+	if l.aged != 0 {
+		view.Until = time.Unix(0, l.aged).UTC()
+	}
+	return nil
 }
 
 // ListTerminals returns up to limit terminals in the order of their TIDs, those
