@@ -18,7 +18,7 @@ import (
 func TestSwitchLink(t *testing.T) {
 	h := newHouse(t, sim.DefaultRules(), func(c *isoswitch.Config) {
 		c.Limits.KSNStep = 1000
-		c.Limits.Velocity = isoswitch.Velocity{PerHour: 3, Refuse: true}
+		c.Limits.Velocity = isoswitch.Velocity{PerHour: 3, Action: isoswitch.Refuse}
 	})
 	t.Run("W-20 a certificate without the terminal role", func(t *testing.T) { h.turnsAway(t) })
 	t.Run("W-01 W-18 frames", func(t *testing.T) { h.readsFrames(t) })

@@ -3,6 +3,7 @@ package main
 import (
 	"time"
 
+	"keyd.dev/keyd/internal/isoswitch"
 	"keyd.dev/keyd/internal/sandbox"
 )
 
@@ -22,8 +23,10 @@ type config struct {
 	Ops      opsConfig        `toml:"ops" comment:"Health and metrics, plain HTTP on loopback."`
 	Log      logConfig        `toml:"log" comment:"The operator's log on standard error. It is not the audit log."`
 	Upstream []upstreamConfig `toml:"upstream,omitempty" comment:"The acquirer host or issuer that the switch forwards to."`
+	Hook     hookConfig       `toml:"hook,omitempty" comment:"Who is told what becomes of reversals, by HTTPS; without a url nobody is."`
 	Issued   []issuedConfig   `toml:"vault_certificate,omitempty" comment:"Certificates that Vault's PKI engine signs, for api, switch, upstream and vault itself."`
 	Profile  []profileConfig  `toml:"terminal_profile,omitempty" comment:"Kinds of terminals with master keys, beside unionpay, tdes and aes, or in their place."`
+	Rule     []ruleConfig     `toml:"switch_rule,omitempty" comment:"Rules at the door for some terminals or merchants, beside those of [switch]; all that fit hold."`
 	Client   []clientConfig   `toml:"client,omitempty" comment:"Who may connect, by the identity in the client certificate; a valid chain alone gives nothing."`
 }
 
@@ -118,6 +121,7 @@ type switchConfig struct {
 	CRL            string   `toml:"crl,omitempty" comment:"Revocation list of the client CA; default none."`
 	CRLStrict      bool     `toml:"crl_strict,omitempty" comment:"Refuse everyone when the list is past its next update; default false."`
 	MinTLS         string   `toml:"min_tls,omitempty" comment:"\"1.3\" (default) or \"1.2\" for old gateways."`
+	Profile        string   `toml:"profile,omitempty" comment:"What terminals speak and are answered: a profile that keyd brings, or the path of a file with one (docs/SWITCH.md, section 2); default ascii87."`
 	MaxAmount      int64    `toml:"max_amount,omitempty" comment:"Most that one sale may be, minor units; default 5000000." reload:"yes"`
 	Currencies     []string `toml:"currencies,omitempty" comment:"ISO 4217 numbers that sales may have; default 978 and 156." reload:"yes"`
 	PartialTypes   []string `toml:"partial_types,omitempty" comment:"Processing codes (first two digits of DE 3) that may be reversed in part; default none." reload:"yes"`
@@ -133,9 +137,24 @@ type switchConfig struct {
 	SAFCeiling     duration `toml:"saf_ceiling,omitempty" comment:"Longest wait between tries; default 5m." reload:"yes"`
 	SAFTries       int      `toml:"saf_tries,omitempty" comment:"Tries before a reversal becomes a work item; default 6." reload:"yes"`
 	SAFTTL         duration `toml:"saf_ttl,omitempty" comment:"Life of a reversal in the queue; default 24h." reload:"yes"`
+	SAFBreaker     int      `toml:"saf_breaker,omitempty" comment:"Different reversals in a row without an answer after which the queue rests, and one goes out now and then as a probe; -1 is never; default 10." reload:"yes"`
+	SAFShare       int      `toml:"saf_share,omitempty" comment:"Reversals of one terminal that are sent at a time, of 64; default 16." reload:"yes"`
+	SaleDiskPct    int      `toml:"sale_disk_pct,omitempty" comment:"Free space in percent, of the disk of the audit log and that of the database, below which new sales get 96 while reversals are still taken and sent; above audit.disk_critical_pct; default 2 above it."`
 	KSNStep        int      `toml:"ksn_step,omitempty" comment:"Greatest step forward of a KSN counter; default 10000." reload:"yes"`
 	ReversalRate   int      `toml:"reversals_per_hour,omitempty" comment:"Reversals of one terminal in an hour above which an alarm is raised; default no limit." reload:"yes"`
-	ReversalRefuse bool     `toml:"refuse_reversal_rate,omitempty" comment:"Refuse reversals above that rate; default false." reload:"yes"`
+	MerchantRate   int      `toml:"merchant_reversals_per_hour,omitempty" comment:"The same for one merchant, all its terminals together; default no limit." reload:"yes"`
+	CardRate       int      `toml:"card_reversals_per_hour,omitempty" comment:"The same for one card; default no limit." reload:"yes"`
+	CashRate       int      `toml:"cash_reversals_per_hour,omitempty" comment:"The same with one of the reasons of cash_reasons, for one terminal and for one card; default no limit." reload:"yes"`
+	CashReasons    []string `toml:"cash_reasons,omitempty" comment:"Reasons of a reversal (DE 39) by which a machine says that no cash came out; default none." reload:"yes"`
+	RateAction     string   `toml:"reversal_rate_action,omitempty" comment:"What happens to a reversal above one of these rates: observe, an alert, or refuse, 58; default observe." reload:"yes"`
+	Completion     int      `toml:"completion_percent,omitempty" comment:"Most that a completion may be of its pre-authorisation, percent, 1 to 200; default 100." reload:"yes"`
+	TimeZone       string   `toml:"time_zone,omitempty" comment:"Time zone of hours and cutover, Europe/Berlin say; default UTC." reload:"yes"`
+	Hours          []string `toml:"hours,omitempty" comment:"Times of the day at which sales are taken, 08:00-22:00 say; default no limit." reload:"yes"`
+	Cutover        []string `toml:"cutover,omitempty" comment:"Times of the day change, at which new requests get 90 and reversals go on, 23:55-00:05 say; default none." reload:"yes"`
+	Types          []string `toml:"processing_codes,omitempty" comment:"First two digits of DE 3 that are taken; others get 40; default all of them." reload:"yes"`
+	EntryModes     []string `toml:"entry_modes,omitempty" comment:"DE 22 that are taken, ? for any digit; others get 30; default 00? and 01? and 02? and 03? and 04? and 05? and 07? and 10? and 79? and 80? and 81? and 82? and 90? and 91? and 95?." reload:"yes"`
+	RefuseSkew     bool     `toml:"refuse_clock_skew,omitempty" comment:"Refuse (30) a sale whose times differ from those of keyd by more than clock_skew; they are told all the same; default false." reload:"yes"`
+	CheckDigit     bool     `toml:"check_digit,omitempty" comment:"Refuse (14) a sale whose card number has a wrong check digit; default false." reload:"yes"`
 	Connections    int      `toml:"connections,omitempty" comment:"Connections of terminals at a time; default 1024."`
 	AcquirerID     string   `toml:"acquirer_id,omitempty" comment:"Acquirer id where a message has no DE 32; default none."`
 	LockoutFailure int      `toml:"lockout_failures,omitempty" comment:"Absent and wrong MACs that lock a terminal on a connection; default 5." reload:"yes"`
@@ -252,6 +271,7 @@ func (c *config) fillDefaults() {
 	c.API.limitDefaults()
 	s := &c.Switch
 	def(&s.MinTLS, "1.3")
+	def(&s.Profile, "ascii87")
 	def(&s.MaxAmount, 5_000_000)
 	if s.Currencies == nil {
 		s.Currencies = []string{"978", "156"}
@@ -261,6 +281,12 @@ func (c *config) fillDefaults() {
 	def(&s.TTerminal, duration(60*time.Second))
 	def(&s.ClockSkew, duration(10*time.Minute))
 	def(&s.KSNStep, 10_000)
+	def(&s.RateAction, string(isoswitch.Observe))
+	def(&s.Completion, 100)
+	def(&s.TimeZone, "UTC")
+	if s.EntryModes == nil {
+		s.EntryModes = isoswitch.DefaultEntryModes()
+	}
 	def(&s.Connections, 1024)
 	def(&s.THold, duration(20*time.Second))
 	def(&s.TStray, duration(2*time.Minute))
@@ -270,6 +296,10 @@ func (c *config) fillDefaults() {
 	def(&s.SAFCeiling, duration(5*time.Minute))
 	def(&s.SAFTries, 6)
 	def(&s.SAFTTL, duration(24*time.Hour))
+	def(&s.SAFBreaker, 10)
+	def(&s.SAFShare, 16)
+	def(&s.SaleDiskPct, c.Audit.DiskCriticalPct+2)
+	c.Hook.fillDefaults()
 	def(&s.LockoutFailure, 5)
 	def(&s.LockoutWindow, duration(10*time.Minute))
 	for i := range c.Upstream {

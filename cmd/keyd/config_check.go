@@ -14,6 +14,8 @@ import (
 
 	"keyd.dev/keyd/internal/credentials"
 	"keyd.dev/keyd/internal/custody"
+	"keyd.dev/keyd/internal/isoswitch"
+	"keyd.dev/keyd/internal/profile"
 	"keyd.dev/keyd/internal/tomlfile"
 )
 
@@ -48,7 +50,8 @@ func (f *configFile) check(name string) error {
 	k.want(f.Store.Path != "", "store.path", "needs the path of the database")
 	k.audit(&f.Audit)
 	k.api(&f.API)
-	k.switchLink(&f.Switch, len(f.Upstream))
+	k.switchLink(&f.Switch, len(f.Upstream), f.Audit.DiskCriticalPct)
+	k.door(&f.config)
 	for i := range f.Upstream {
 		k.upstream(fmt.Sprintf("upstream[%d]", i), &f.Upstream[i])
 	}
@@ -122,12 +125,17 @@ func (k *configCheck) api(a *apiConfig) {
 	k.limits(a)
 }
 
-func (k *configCheck) switchLink(s *switchConfig, upstreams int) {
+func (k *configCheck) switchLink(s *switchConfig, upstreams, critical int) {
 	if s.Listen == "" {
 		return
 	}
 	k.address("switch.listen", s.Listen)
 	k.serverTLS("switch", s.tls())
+	speaks, err := profile.Find(s.Profile)
+	if err == nil {
+		err = isoswitch.Serves(speaks)
+	}
+	k.want(err == nil, "switch.profile", "%v", err)
 	k.want(upstreams == 1, "upstream", "the switch needs exactly one [[upstream]], there are %d", upstreams)
 	k.want(s.MaxAmount > 0 && s.MaxAmount <= 999_999_999_999, "switch.max_amount", "%d is not 1 to 999999999999 minor units", s.MaxAmount)
 	for _, c := range s.Currencies {
@@ -145,6 +153,9 @@ func (k *configCheck) switchLink(s *switchConfig, upstreams int) {
 	k.span("switch.clock_skew", s.ClockSkew, time.Second, 24*time.Hour)
 	k.between("switch.ksn_step", s.KSNStep, 1, 1<<20)
 	k.between("switch.reversals_per_hour", s.ReversalRate, 0, 1_000_000)
+	k.between("switch.merchant_reversals_per_hour", s.MerchantRate, 0, 1_000_000)
+	k.between("switch.card_reversals_per_hour", s.CardRate, 0, 1_000_000)
+	k.between("switch.cash_reversals_per_hour", s.CashRate, 0, 1_000_000)
 	k.between("switch.connections", s.Connections, 1, 100_000)
 	k.want(acquirerID.MatchString(s.AcquirerID), "switch.acquirer_id", "%q is not at most 11 digits", s.AcquirerID)
 	k.span("switch.t_stray", s.TStray, s.TUpstream.std(), 24*time.Hour)
@@ -156,7 +167,8 @@ func (k *configCheck) switchLink(s *switchConfig, upstreams int) {
 	k.between("switch.saf_tries", s.SAFTries, 1, 1000)
 	k.between("switch.saf_breaker", s.SAFBreaker, -1, 1000)
 	k.between("switch.saf_share", s.SAFShare, 1, 64)
-	k.between("switch.sale_disk_pct", s.SaleDiskPct, 1, 95)
+	k.between("switch.sale_disk_pct", s.SaleDiskPct, 1, 97)
+	k.want(s.SaleDiskPct > critical, "switch.sale_disk_pct", "%d must be above audit.disk_critical_pct, %d: reversals need what is left", s.SaleDiskPct, critical)
 	k.between("switch.lockout_failures", s.LockoutFailure, 1, 1000)
 	k.span("switch.lockout_window", s.LockoutWindow, time.Second, 24*time.Hour)
 }

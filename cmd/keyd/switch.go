@@ -9,6 +9,7 @@ import (
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/iso8583"
 	"keyd.dev/keyd/internal/isoswitch"
+	"keyd.dev/keyd/internal/profile"
 )
 
 // newSwitch makes the switch core of the configuration.
@@ -21,6 +22,7 @@ func (d *daemon) newSwitch() (*isoswitch.Switch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting the switch: %w", err)
 	}
+	d.node.desk.Serves(sw)
 	return sw, nil
 }
 
@@ -41,16 +43,29 @@ func (d *daemon) switchConfig() (isoswitch.Config, error) {
 			return isoswitch.Config{}, err
 		}
 	}
+	speaks, err := profile.Find(d.cfg.Switch.Profile)
+	if err != nil {
+		return isoswitch.Config{}, err
+	}
+	warnings, err := speaks.Admit(profile.Link{TLS: true})
+	if err != nil {
+		return isoswitch.Config{}, fmt.Errorf("switch.profile %s: %w", speaks.Name, err)
+	}
+	for _, w := range warnings {
+		d.log.Warn("profile of terminals", "profile", speaks.Name, "warning", w)
+	}
 	set := d.cfg.switchSettings()
 	return isoswitch.Config{
 		Custody:  d.node.custody.WithoutMaker(),
 		Journal:  d.node.db,
 		Dialect:  iso8583.ASCII87(),
+		Profile:  speaks,
 		TLS:      terminals.Server(),
 		Peers:    terminals,
 		Log:      d.log,
 		Clock:    time.Now,
 		Observe:  d.metrics.event,
+		Room:     d.saleRoom(),
 		Acquirer: d.cfg.Switch.AcquirerID,
 		Upstream: isoswitch.Upstream{
 			Name: u.Name, Addr: u.Addr, TLS: host.Client(serverName),
@@ -71,14 +86,15 @@ func (c *config) switchSettings() isoswitch.Settings {
 		Limits: isoswitch.Limits{
 			MaxAmount: s.MaxAmount, Currencies: s.Currencies, PartialTypes: s.PartialTypes,
 			KSNStep: uint32(s.KSNStep), Connections: s.Connections,
-			Velocity: isoswitch.Velocity{PerHour: s.ReversalRate, Refuse: s.ReversalRefuse},
+			Velocity: s.velocity(), Completion: s.Completion, Door: c.doorOf(),
 		},
 		Timers: isoswitch.Timers{
 			Upstream: s.TUpstream.std(), Switch: s.TSwitch.std(), Terminal: s.TTerminal.std(),
 			Hold: s.THold.std(), Stray: s.TStray.std(), LookBack: s.LookBack.std(), MaxAge: s.MaxAge.std(),
 			ClockSkew: s.ClockSkew.std(),
 		},
-		Retry:   isoswitch.Retry{First: s.SAFFirstDelay.std(), Ceiling: s.SAFCeiling.std(), Tries: s.SAFTries, TTL: s.SAFTTL.std()},
+		Retry: isoswitch.Retry{First: s.SAFFirstDelay.std(), Ceiling: s.SAFCeiling.std(), Tries: s.SAFTries, TTL: s.SAFTTL.std(),
+			Breaker: s.SAFBreaker, Share: s.SAFShare},
 		Lockout: isoswitch.Lockout{Failures: s.LockoutFailure, Window: s.LockoutWindow.std()},
 	}
 	if len(c.Upstream) == 1 {

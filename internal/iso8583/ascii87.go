@@ -20,7 +20,7 @@ func ascii87() Spec {
 		Messages: []MessageSpec{{
 			Name: "financial", Types: []MTI{AuthorizationRequest, FinancialRequest, FinancialAdvice},
 			Must:       []int{2, 3, 4, 7, 11, 12, 13, 22, 25, 41, 42, 49},
-			May:        []int{14, 32, 35, 37, 52, 55, 62, 63},
+			May:        []int{14, 32, 35, 37, 52, 55, 62, 63, 90},
 			AnswerMust: must, AnswerMay: may,
 		}, {
 			Name: "reversal", Types: []MTI{ReversalRequest, ReversalRepeat, ReversalAdvice, ReversalAdviceRepeat},

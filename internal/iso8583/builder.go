@@ -206,6 +206,9 @@ func (b *Builder) complete() error {
 	if de := b.dialect.firstMissing(b.kind, b.side, b.fields, string(b.value(39))); de != 0 {
 		return &FormatError{DE: de, Fault: FaultMissing, Form: b.dialect.rows[de].form}
 	}
+	if b.Has(90) && !b.mti.names(b.value(3), b.value(25)) {
+		return &FormatError{DE: 90, Fault: FaultForbidden}
+	}
 	for _, row := range b.dialect.table {
 		if row.excludes != 0 && b.Has(row.de) && b.Has(row.excludes) {
 			return &FormatError{DE: row.de, Fault: FaultForbidden, Form: row.form}

@@ -129,6 +129,8 @@ func (r *reader) readField(de int) bool {
 		r.note(de, FaultForbidden, "")
 	case row.mac:
 		return r.readMAC(row)
+	case de == 90 && !r.mti.names(r.value(3), r.value(25)):
+		r.note(de, FaultForbidden, "")
 	case row.excludes != 0 && r.fields.has(row.excludes):
 		r.note(de, FaultForbidden, row.form)
 	}

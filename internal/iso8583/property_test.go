@@ -145,6 +145,9 @@ func drawFields(t *rapid.T, d *Dialect, mti string, s Side) map[int]string {
 	if _, ok := values[63]; ok {
 		delete(values, 52)
 	}
+	if !MTI(mti).names([]byte(values[3]), []byte(values[25])) {
+		delete(values, 90)
+	}
 	return values
 }
 

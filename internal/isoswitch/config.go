@@ -12,6 +12,7 @@ import (
 	"keyd.dev/keyd/internal/credentials"
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/iso8583"
+	"keyd.dev/keyd/internal/profile"
 )
 
 // ErrConfig is wrapped by every error of [New].
@@ -22,12 +23,15 @@ var ErrConfig = errors.New("isoswitch: the configuration is refused")
 type Config struct {
 	Custody *custody.Custody
 	Journal Journal
-	Dialect *iso8583.Dialect
+	Dialect *iso8583.Dialect // of the link upstream
+	// Profile is what the terminals speak and are answered; nil: ascii87.
+	Profile *profile.Profile
 	TLS     *tls.Config // of the listener; must demand and verify client certificates
 	Peers   Peers       // nil: certificates are checked in the handshake alone, and for their end
 	Log     *slog.Logger
 	Clock   func() time.Time // wall clock; time.Now
 	Observe func(Event)      // told of each decision; must not block; may be nil
+	Room    func() bool      // whether the disks have room for new sales; must not block; nil: always
 
 	Acquirer string // acquirer id where a message has no DE 32; may be empty
 	Upstream Upstream
@@ -65,16 +69,12 @@ type Limits struct {
 	PartialTypes []string // first two digits of DE 3 whose partial reversal is allowed; none
 	KSNStep      uint32   // greatest step forward of a KSN counter; 10,000 (M-24)
 	Velocity     Velocity
+	Door         Door
+	Completion   int // most of a pre-authorization that its completion may be, percent; 100
 	Tombstones   int // reversals without an original from one terminal in an hour that raise an alert; 100
 	Connections  int // of terminals at a time; 1,024
 	Outstanding  int // requests on one connection at a time; 1,024
 	PerTerminal  int // requests of one TID on one connection at a time; 1024
-}
-
-// Velocity limits the reversals of one terminal in an hour. D-35.
-type Velocity struct {
-	PerHour int  // 0: no limit
-	Refuse  bool // answer 58 above it; else an event only
 }
 
 // Timers of section 6 of the reversals.
@@ -102,6 +102,8 @@ type Retry struct {
 	Declines int           // upstream's refusals after which it has failed; 3 (D-31)
 	Park     int           // build errors after which a record is parked; 3
 	InFlight int           // reversals sent at a time; 64
+	Share    int           // of these that one terminal may have; a quarter of them
+	Breaker  int           // different reversals in a row without an answer after which the queue rests; 10; below 0 is never
 }
 
 // Lockout is the reaction to absent and wrong MACs. W-19.
@@ -117,11 +119,23 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Custody == nil || c.Journal == nil || c.Dialect == nil || c.TLS == nil || c.Log == nil {
 		return c, fmt.Errorf("%w: custody, journal, dialect, TLS and log are all needed", ErrConfig)
 	}
+	if c.Profile == nil {
+		var err error
+		if c.Profile, err = profile.Builtin("ascii87"); err != nil {
+			return c, fmt.Errorf("%w: %w", ErrConfig, err)
+		}
+	}
+	if err := Serves(c.Profile); err != nil {
+		return c, err
+	}
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
 	if c.Observe == nil {
 		c.Observe = func(Event) {}
+	}
+	if c.Room == nil {
+		c.Room = func() bool { return true }
 	}
 	if c.TLS.ClientAuth != tls.RequireAndVerifyClientCert {
 		return c, fmt.Errorf("%w: the listener must demand and verify client certificates", ErrConfig)
@@ -162,6 +176,7 @@ func (l Limits) withDefaults() (Limits, error) {
 	l.Outstanding = orDefault(l.Outstanding, 1024)
 	l.Tombstones = orDefault(l.Tombstones, 100)
 	l.PerTerminal = orDefault(l.PerTerminal, 1024)
+	l.Completion = orDefault(l.Completion, 100)
 	if l.MaxAmount <= 0 || l.MaxAmount > 999_999_999_999 {
 		return l, fmt.Errorf("%w: the greatest amount of a sale must be 1 to 999999999999 minor units", ErrConfig)
 	}
@@ -173,10 +188,18 @@ func (l Limits) withDefaults() (Limits, error) {
 			return l, fmt.Errorf("%w: no partial reversal of processing codes %q", ErrConfig, kind)
 		}
 	}
-	if l.Connections < 1 || l.Outstanding < 1 || l.PerTerminal < 1 || l.Velocity.PerHour < 0 || l.Tombstones < 1 {
+	if l.Completion < 1 || l.Completion > 200 {
+		return l, fmt.Errorf("%w: a completion may be 1 to 200 percent of its pre-authorization", ErrConfig)
+	}
+	if l.Connections < 1 || l.Outstanding < 1 || l.PerTerminal < 1 || l.Tombstones < 1 {
 		return l, fmt.Errorf("%w: a limit is negative", ErrConfig)
 	}
-	return l, nil
+	var err error
+	if l.Velocity, err = l.Velocity.withDefaults(); err != nil {
+		return l, err
+	}
+	_, err = l.Door.open()
+	return l, err
 }
 
 // withDefaults refuses timers under which a terminal would reverse what the
@@ -217,10 +240,12 @@ func (r Retry) withDefaults() (Retry, error) {
 	r.Declines = orDefault(r.Declines, 3)
 	r.Park = orDefault(r.Park, 3)
 	r.InFlight = orDefault(r.InFlight, 64)
+	r.Share = orDefault(r.Share, max(1, r.InFlight/4))
+	r.Breaker = orDefault(r.Breaker, 10)
 	switch {
 	case r.First < 0 || r.Ceiling < r.First || r.Factor < 1 || r.TTL < r.Ceiling:
 		return r, fmt.Errorf("%w: retries need 0 < first %v ≤ ceiling %v ≤ ttl %v and a factor of 1 or more", ErrConfig, r.First, r.Ceiling, r.TTL)
-	case r.Tries < 0 || r.Declines < 1 || r.Park < 1 || r.InFlight < 1:
+	case r.Tries < 0 || r.Declines < 1 || r.Park < 1 || r.InFlight < 1 || r.Share < 1:
 		return r, fmt.Errorf("%w: a number of retries is negative", ErrConfig)
 	}
 	return r, nil

@@ -6,6 +6,7 @@ import (
 
 	"keyd.dev/keyd/audit"
 	"keyd.dev/keyd/internal/iso8583"
+	"keyd.dev/keyd/internal/profile"
 )
 
 // question is a reversal whose MAC is valid, ready to be decided on.
@@ -36,6 +37,7 @@ type facts struct {
 	full     *Reversal // the full reversal of that original, or nil
 	same     *Reversal // the reversal with the question's RID, or nil
 	left     bool      // of an original in flight: it was handed to the link
+	live     *Txn      // what refers to that original and has its effect, or may have it; or nil
 	tooMany  bool      // the sender is over its rate
 }
 
@@ -47,6 +49,9 @@ type policy struct {
 	maxAge   time.Duration
 	skew     time.Duration
 	refuse   bool // D-35 refuses
+	profile  profile.Rules
+
+	completion int // most of a pre-authorization that a completion may be, percent
 }
 
 // decide is the decision table, stages 7 to 14 of section 5. The order is
@@ -126,9 +131,9 @@ func (p policy) equality(q question, f facts) string {
 		return "D-13"
 	case q.amount != o.Amount, q.currency != o.Currency:
 		return "D-14"
-	case !q.full && !slices.Contains(p.partials, typeOf(o.Processing)):
+	case !q.full && (o.kind() == voidKind || !slices.Contains(p.partials, typeOf(o.Processing))):
 		return "D-14"
-	case q.processing != o.Processing, q.condition != o.Condition, string(q.names.MTI) != o.MTI:
+	case q.processing != p.reversedProcessing(o), q.condition != o.Condition, string(q.names.MTI) != o.MTI:
 		return "D-15"
 	case q.names.DateTime != o.Sent: // W-15
 		return "D-15"
@@ -151,7 +156,7 @@ func (p policy) join(q question, f facts) string {
 // typeAndAge is stage 10.
 func (p policy) typeAndAge(q question, f facts) string {
 	switch {
-	case !reversible(f.original.Processing):
+	case !p.mayReverse(f.original):
 		return "D-17"
 	case q.now.Sub(f.original.Received) > p.maxAge, q.sent.Sub(q.now) > p.skew:
 		return "D-34"
@@ -165,10 +170,10 @@ func (p policy) state(q question, f facts) string {
 	switch {
 	case o.State == Declined:
 		return "D-16"
-	case o.State == Voided, o.Refunded:
-		return "D-23"
-	case o.State == Completed:
+	case o.State == Completed, f.underWay() && f.live.kind() == completeKind:
 		return "D-24"
+	case o.State == Voided, o.Refunded, f.underWay():
+		return "D-23"
 	case o.State == Tombstone:
 		return "D-10"
 	case q.full && o.ReversedAmount > 0:
@@ -209,6 +214,8 @@ func (p policy) effect(q question, f facts) string {
 		return "D-20"
 	case f.original.inFlight():
 		return "D-18"
+	case q.full && f.original.kind() == voidKind:
+		return "D-29"
 	case q.full:
 		return "D-21"
 	}
@@ -224,18 +231,3 @@ func (t *Txn) inFlight() bool { return t.State == Received || t.State == Forward
 
 // differ reports whether both values are there and not equal.
 func differ(a, b string) bool { return a != "" && b != "" && a != b }
-
-// The types of transactions: the first two digits of DE 3. W-06.
-const (
-	typeSale    = "00"
-	typeRefund  = "20"
-	typeBalance = "31"
-)
-
-func typeOf(processing string) string { return processing[:min(2, len(processing))] }
-
-// reversible reports whether a transaction with this DE 3 moves money.
-func reversible(processing string) bool {
-	kind := typeOf(processing)
-	return kind == typeSale || kind == typeRefund
-}

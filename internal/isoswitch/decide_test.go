@@ -13,7 +13,7 @@ import (
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 func testPolicy() policy {
-	return policy{partials: []string{"00"}, lookBack: 7 * 24 * time.Hour, maxAge: 24 * time.Hour, skew: 10 * time.Minute}
+	return policy{partials: []string{"00"}, lookBack: 7 * 24 * time.Hour, maxAge: 24 * time.Hour, skew: 10 * time.Minute, completion: 100}
 }
 
 // approvedSale is an original as the journal has it.
@@ -156,6 +156,23 @@ func TestDecisionTable(t *testing.T) {
 			s.question.full, s.rest, s.original.State = false, 400, Forwarded
 		}},
 		{"D-28 reversal of a reversal", "D-28", "12", "12", noEffect, func(s *situation) { s.names.MTI = "0400" }},
+		{"D-23 a void is under way", "D-23", "22", "22", noEffect, func(s *situation) {
+			s.live = &Txn{MTI: "0200", Processing: "200000", RefersTo: OID{1}, State: Forwarded}
+		}},
+		{"D-21 the void is being reversed", "D-21", "00", "00", reverseWhole, func(s *situation) {
+			s.live = &Txn{MTI: "0200", Processing: "200000", RefersTo: OID{1}, State: ReversalPending}
+		}},
+		{"D-24 a completion is under way", "D-24", "22", "22", noEffect, func(s *situation) {
+			s.live = &Txn{MTI: "0200", Processing: "000000", RefersTo: OID{1}, State: Forwarded}
+		}},
+		{"D-29 reversal of a void", "D-29", "00", "00", reverseWhole, func(s *situation) {
+			s.processing, s.original.Processing, s.original.RefersTo = "200000", "200000", OID{7}
+		}},
+		{"D-14 part of a void", "D-14", "64", "64", noEffect, func(s *situation) {
+			s.processing, s.original.Processing, s.original.RefersTo = "200000", "200000", OID{7}
+			s.question.full, s.rest, s.partials = false, 400, []string{"20"}
+		}},
+		{"D-21 reversal of a completion", "D-21", "00", "00", reverseWhole, func(s *situation) { s.original.RefersTo = OID{7} }},
 		{"D-34 too old", "D-34", "22", "00", noEffect, func(s *situation) { s.original.Received = noon.Add(-25 * time.Hour) }},
 		{"D-34 dated in the future", "D-34", "22", "00", noEffect, func(s *situation) { s.sent = noon.Add(11 * time.Minute) }},
 		{"D-35 refuse", "D-35", "58", "58", noEffect, func(s *situation) { s.tooMany, s.refuse = true, true }},

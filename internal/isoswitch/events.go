@@ -4,7 +4,7 @@ import "time"
 
 // Event is a decision, for metrics. It holds no card data.
 type Event struct {
-	Name string        // "sale", "reversal", "signin", "forward", "late", "response", "frame", "link", "automatic", "lockout_flood"
+	Name string        // "sale", "reversal", "signin", "forward", "late", "response", "frame", "link", "automatic", "lockout_flood", "clock", "breaker"
 	Code string        // DE 39 that was answered or received, so what a peer chose; or a state, or a [Cause]; may be empty
 	Rule string        // row of the decision table; may be empty
 	Took time.Duration // from the arrival of the request to its answer; 0 where there is none
@@ -47,4 +47,5 @@ type Status struct {
 	SignedOn    bool // and upstream has answered the sign-on with a good MAC
 	Connections int  // of terminals
 	InFlight    int  // sales that wait for upstream
+	Resting     bool // the breaker is open: the queue of reversals rests
 }

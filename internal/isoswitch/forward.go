@@ -15,38 +15,65 @@ import (
 // until upstream has answered it, whatever it was that put it there. It ends
 // with ctx.
 func (s *Switch) forwardAll(ctx context.Context) {
-	slots := make(chan struct{}, s.rules().Retry.InFlight)
 	for ctx.Err() == nil {
 		select {
 		case <-s.link.ready(): // a link that is down uses up no tries
 		case <-ctx.Done():
 			return
 		}
-		due, err := s.due(ctx)
+		again, err := s.forwardDue(ctx)
 		if err != nil {
 			s.log.Error("the queue of reversals cannot be read", "error", err)
 			sleep(ctx, time.Second)
 			continue
 		}
-		for _, rev := range due {
-			if !s.claim(rev.OID) {
-				continue
-			}
-			slots <- struct{}{}
-			s.background.Go(func() {
-				defer func() { <-slots }()
-				defer s.unclaim(rev.OID)
-				s.forward(ctx, rev.RID)
-			})
+		if !again {
+			s.rest(ctx)
 		}
-		s.rest(ctx)
 	}
 }
 
-// due returns reversals whose time has come.
-func (s *Switch) due(ctx context.Context) (due []*Reversal, err error) {
+// forwardDue begins what is due, as far as there is room and the breaker allows.
+// It reports whether it passed over some whose terminal had its share, behind
+// whom others may be due.
+func (s *Switch) forwardDue(ctx context.Context) (again bool, err error) {
+	retry := s.rules().Retry
+	n, full := s.claims.taken(retry.Share)
+	room := min(retry.InFlight-n, s.breaker.allows())
+	if room <= 0 {
+		return false, nil
+	}
+	due, err := s.due(ctx, full)
+	if err != nil {
+		return false, err
+	}
+	for _, rev := range due {
+		if room == 0 {
+			break
+		}
+		ok, share := s.claims.claim(rev.OID, rev.TID, retry.Share)
+		again = again || share
+		if !ok {
+			continue
+		}
+		if !s.breaker.begin(rev.RID) {
+			s.claims.release(rev.OID)
+			return false, nil
+		}
+		room--
+		s.background.Go(func() {
+			defer s.unclaim(rev.OID)
+			defer s.breaker.end(rev.RID)
+			s.forward(ctx, rev.RID)
+		})
+	}
+	return again && room > 0, nil
+}
+
+// due returns reversals whose time has come, but for those of some terminals.
+func (s *Switch) due(ctx context.Context, except []string) (due []*Reversal, err error) {
 	err = s.cfg.Journal.View(ctx, func(tx Tx) (err error) {
-		due, err = tx.Due(s.now(), 2*s.rules().Retry.InFlight)
+		due, err = tx.Due(s.now(), 2*s.rules().Retry.InFlight, except)
 		return err
 	})
 	return due, err
@@ -66,6 +93,7 @@ func (s *Switch) rest(ctx context.Context) {
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		wait = time.Second
 	}
+	wait = max(wait, min(longest, s.breaker.rests()))
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
@@ -83,22 +111,8 @@ func (s *Switch) wake() {
 	}
 }
 
-// claim takes an original for one goroutine; different originals never wait for
-// each other.
-func (s *Switch) claim(oid OID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.claimed[oid] {
-		return false
-	}
-	s.claimed[oid] = true
-	return true
-}
-
 func (s *Switch) unclaim(oid OID) {
-	s.mu.Lock()
-	delete(s.claimed, oid)
-	s.mu.Unlock()
+	s.claims.release(oid)
 	s.wake()
 }
 
@@ -132,6 +146,7 @@ func (s *Switch) forward(ctx context.Context, rid RID) {
 		return
 	case err != nil:
 		s.log.Warn("the link broke while a reversal was sent", "stan", rev.UpSTAN, "error", err)
+		s.unheard(ctx, rid)
 		return
 	}
 	reply, err := s.link.await(ctx, open)
@@ -140,6 +155,7 @@ func (s *Switch) forward(ctx context.Context, rid RID) {
 	s.link.open.expire(open, until, func(m *iso8583.Message) { s.lateConfirmation(s.life, rid, m) })
 	if err != nil {
 		s.noteSilence(ctx, act, rev, t)
+		s.unheard(ctx, rid)
 		return
 	}
 	s.confirm(ctx, act, rev, t, reply)
@@ -163,7 +179,7 @@ func (s *Switch) startTry(ctx context.Context, rid RID) (rev *Reversal, t *Txn, 
 			rev = nil
 			return nil
 		}
-		earlier, err := tx.OpenBefore(rev.OID, rev.Built)
+		earlier, err := openBefore(tx, rev)
 		if err != nil {
 			return err
 		}
@@ -191,10 +207,28 @@ func (s *Switch) startTry(ctx context.Context, rid RID) (rev *Reversal, t *Txn, 
 	return rev, t, err
 }
 
+// openBefore reports whether another reversal must go first: an earlier one of the
+// original, or that of a void which brings the original back.
+func openBefore(tx Tx, rev *Reversal) (bool, error) {
+	open, err := tx.OpenBefore(rev.OID, rev.Built)
+	if err != nil || open {
+		return open, err
+	}
+	live, err := optionalTxn(tx.Live(rev.OID))
+	if err != nil || live == nil {
+		return false, err
+	}
+	return tx.OpenBefore(live.OID, rev.Built)
+}
+
 // exhausted reports whether a reversal has used up its tries or its time.
 func (s *Switch) exhausted(rev *Reversal, now time.Time) bool {
 	p := s.rules().Retry
-	return p.Tries > 0 && rev.Tries >= p.Tries || now.Sub(rev.Built) > p.TTL
+	since := rev.Built
+	if rev.Renewed.After(since) {
+		since = rev.Renewed
+	}
+	return p.Tries > 0 && rev.Tries-rev.Granted >= p.Tries || now.Sub(since) > p.TTL
 }
 
 // fail gives a reversal up: an operator must look at it.
@@ -276,13 +310,16 @@ func reversalMTI(rev *Reversal) iso8583.MTI {
 	return iso8583.ReversalAdviceRepeat
 }
 
+// upstreamName is DE 90 for a message that keyd sent upstream.
+func upstreamName(t *Txn) (string, error) {
+	return iso8583.OriginalData{MTI: iso8583.MTI(t.MTI), STAN: t.UpSTAN, DateTime: t.UpSent, Acquirer: t.Acquirer}.Text()
+}
+
 // buildReversal is section 12.6 with W-08: copied from the journal, STAN and
 // DE 7 its own and the same in every try, DE 90 naming the message that keyd
 // sent upstream.
 func (s *Switch) buildReversal(rev *Reversal, t *Txn, pan custody.PAN, expiry string) (*iso8583.Builder, error) {
-	names, err := iso8583.OriginalData{
-		MTI: iso8583.MTI(t.MTI), STAN: t.UpSTAN, DateTime: t.UpSent, Acquirer: t.Acquirer,
-	}.Text()
+	names, err := upstreamName(t)
 	if err != nil {
 		return nil, err
 	}

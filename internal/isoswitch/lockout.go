@@ -109,37 +109,3 @@ func (f *floods) delay(cert string) time.Duration {
 	}
 	return f.policy().Slow
 }
-
-// rates counts accepted reversals of each terminal in hours that begin with the
-// first. D-35. It is safe for concurrent use.
-type rates struct {
-	perHour func() int // 0: no limit
-	clock   func() time.Time
-
-	mu    sync.Mutex
-	count map[string]*failures
-}
-
-// over reports whether one more reversal of the terminal is too many.
-func (r *rates) over(tid string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	c, ok := r.count[tid]
-	most := r.perHour()
-	return most > 0 && ok && r.clock().Sub(c.since) < time.Hour && c.n >= most
-}
-
-// add counts an accepted reversal.
-func (r *rates) add(tid string) {
-	if r.perHour() == 0 {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	c, ok := r.count[tid]
-	if !ok || r.clock().Sub(c.since) >= time.Hour {
-		c = &failures{since: r.clock()}
-		r.count[tid] = c
-	}
-	c.n++
-}

@@ -36,7 +36,7 @@ func newMachine() *machine {
 	m.s = &Switch{
 		dialect: iso8583.ASCII87(),
 		flights: &flights{byOID: map[OID]*live{}},
-		rates:   &rates{perHour: func() int { return 0 }, count: map[string]*failures{}, clock: m.clock},
+		rates:   newRates(m.clock),
 		cfg:     Config{Journal: m.journal, Clock: m.clock},
 	}
 	rules := &settings{policy: testPolicy()}
@@ -215,7 +215,7 @@ func (m *machine) fullRecord() *Reversal {
 // issuer does: by the original, however often a message comes.
 func (m *machine) forward(code string, answered bool) {
 	m.now = m.now.Add(time.Hour / 4)
-	due, err := (&m.journal.held).Due(m.now, 10)
+	due, err := (&m.journal.held).Due(m.now, 10, nil)
 	if err != nil || len(due) == 0 {
 		return
 	}

@@ -3,6 +3,7 @@ package isoswitch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -128,8 +129,20 @@ func (t *memoryTx) Txn(oid OID) (*Txn, error) {
 	return &x, nil
 }
 
+func (t *memoryTx) Live(oid OID) (*Txn, error) {
+	for _, x := range t.txns {
+		if x.RefersTo == oid && !slices.Contains([]State{Declined, Reversed, ReversedUnknown, LocalVoid}, x.State) {
+			return &x, nil
+		}
+	}
+	return nil, ErrNotFound
+}
+
 func (t *memoryTx) InsertTxn(x *Txn) error {
 	if _, ok := t.txns[x.OID]; ok {
+		return ErrExists
+	}
+	if _, err := t.Live(x.RefersTo); err == nil && x.RefersTo != (OID{}) && x.State != Declined {
 		return ErrExists
 	}
 	return t.putTxn(x)
@@ -148,6 +161,9 @@ func (t *memoryTx) putTxn(x *Txn) error {
 	}
 	if x.ReversedAmount < 0 || x.ReversedAmount > x.Amount {
 		return errors.New("memory: I-2")
+	}
+	if was, ok := t.txns[x.OID]; ok && (!MayBecome(was.State, x.State) || was.RefersTo != x.RefersTo) {
+		return fmt.Errorf("memory: R-37 %s to %s", was.State, x.State)
 	}
 	t.txns[x.OID] = *x
 	return nil
@@ -218,8 +234,8 @@ func (t *memoryTx) open() []*Reversal {
 	return all
 }
 
-func (t *memoryTx) Due(at time.Time, limit int) ([]*Reversal, error) {
-	all := slices.DeleteFunc(t.open(), func(r *Reversal) bool { return r.Next.After(at) })
+func (t *memoryTx) Due(at time.Time, limit int, except []string) ([]*Reversal, error) {
+	all := slices.DeleteFunc(t.open(), func(r *Reversal) bool { return r.Next.After(at) || slices.Contains(except, r.TID) })
 	return all[:min(limit, len(all))], nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
@@ -181,18 +182,33 @@ func TestFloods(t *testing.T) {
 
 func TestRates(t *testing.T) {
 	now := noon
-	r := &rates{perHour: func() int { return 2 }, clock: func() time.Time { return now }, count: map[string]*failures{}}
-	r.add("T1")
-	if r.over("T1") {
+	r := newRates(func() time.Time { return now })
+	one, other := []tally{{"T1", 2}}, []tally{{"T2", 2}}
+	r.add(one)
+	if r.over(one) {
 		t.Error("D-35: over after one")
 	}
-	r.add("T1")
-	if !r.over("T1") || r.over("T2") {
+	r.add(one)
+	if !r.over(one) || r.over(other) || !r.over([]tally{{"T2", 2}, {"T1", 2}}) {
 		t.Error("D-35: not over after two")
 	}
+	r.takeBack(one)
+	if r.over(one) {
+		t.Error("D-35: what was not journalled counts")
+	}
+	r.add(one)
 	now = now.Add(time.Hour)
-	if r.over("T1") {
+	if r.over(one) {
 		t.Error("D-35: over for ever")
+	}
+	for i := range mostTallies { // at the border those whose hour is over go
+		r.add([]tally{{fmt.Sprint(i), 1}})
+	}
+	if now = now.Add(time.Hour); len(r.count) > mostTallies {
+		t.Errorf("%d counts are kept", len(r.count))
+	}
+	if r.add(one); len(r.count) != 1 {
+		t.Errorf("%d counts of an hour ago are kept", len(r.count)-1)
 	}
 }
 

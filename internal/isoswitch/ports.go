@@ -48,7 +48,12 @@ type Tx interface {
 	Newest(key LookupKey, since time.Time) (*Txn, error)
 	// Txn returns the record of this OID, or ErrNotFound.
 	Txn(oid OID) (*Txn, error)
-	// InsertTxn adds a record. It returns ErrExists when the OID is taken.
+	// Live returns the record that refers to this one and has its effect, or may
+	// have it yet: one in any state but DECLINED, REVERSED, REVERSED_UNKNOWN and
+	// LOCAL_VOID. There is at most one; without it, ErrNotFound.
+	Live(oid OID) (*Txn, error)
+	// InsertTxn adds a record. It returns ErrExists when the OID is taken, or
+	// when what it refers to has a live one already.
 	InsertTxn(t *Txn) error
 	// UpdateTxn replaces the changeable fields of the record t.OID (those of
 	// Outcome and below in Txn), or returns ErrNotFound.
@@ -69,8 +74,9 @@ type Tx interface {
 	// of Answer and below in Reversal), or returns ErrNotFound.
 	UpdateReversal(r *Reversal) error
 	// Due returns up to limit reversals in QUEUED or SENT, the one with the
-	// earliest Next first, those whose Next is not after the given time.
-	Due(at time.Time, limit int) ([]*Reversal, error)
+	// earliest Next first, those whose Next is not after the given time, but for
+	// those of the terminals named by except.
+	Due(at time.Time, limit int, except []string) ([]*Reversal, error)
 	// OpenBefore reports whether a reversal of this original that was built
 	// before the given time is still QUEUED or SENT: the reversals of one
 	// original go upstream one after the other.

@@ -14,17 +14,21 @@ type Settings struct {
 type settings struct {
 	Settings
 	policy policy
+	door   *door
 }
 
 func newSettings(acquirer string, s Settings) *settings {
+	checked, _ := s.Limits.Door.open() // withDefaults has done so before
 	return &settings{s, policy{
 		acquirer: acquirer,
 		partials: s.Limits.PartialTypes,
 		lookBack: s.Timers.LookBack,
 		maxAge:   s.Timers.MaxAge,
 		skew:     s.Timers.ClockSkew,
-		refuse:   s.Limits.Velocity.Refuse,
-	}}
+		refuse:   s.Limits.Velocity.Action == Refuse,
+
+		completion: s.Limits.Completion,
+	}, checked}
 }
 
 // rules are the settings of now. A message keeps those with which it came, so

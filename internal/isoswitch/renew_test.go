@@ -25,7 +25,7 @@ func TestRenew(t *testing.T) {
 	good := begin
 	good.Limits.MaxAmount, good.Limits.Connections = 2000, 99
 	good.Timers.MaxAge = time.Hour
-	good.Limits.Velocity = Velocity{PerHour: 5, Refuse: true}
+	good.Limits.Velocity = Velocity{PerHour: 5, Action: Refuse}
 	good.Lockout.Failures = 9
 	if err := s.Renew(good); err != nil {
 		t.Fatal(err)

@@ -34,6 +34,7 @@ type request struct {
 	checked  audit.MAC // what was expected of the MAC and what was found
 	pan      custody.PAN
 	rrn      string // DE 37 of the answer, once one was given out
+	about    *Txn   // what a void, completion or refund refers to, or nil
 }
 
 // advice reports whether the message tells of something done already.
@@ -104,7 +105,7 @@ func (s *Switch) register(ctx context.Context, r *request) *verdict {
 		r.checked.Verdict = audit.VerdictNoKey
 		return &verdict{rule: "D-04", code: codeSecurity, reason: audit.ReasonLocked, alert: audit.AlertSecurity}
 	}
-	served := terminal.Scheme == TDESDUKPT || terminal.Scheme == AESDUKPT
+	served := s.has(terminal.Scheme)
 	if text, err := r.msg.KSN(); err == nil && served {
 		r.serial, r.keyed = parseKSN(terminal.Scheme, text)
 	}
@@ -144,7 +145,7 @@ func macOf(scheme Scheme) audit.MACAlg {
 // verifyTerminalMAC verifies over the bytes as received (M-01), by the request
 // key. It returns custody.ErrMAC for a MAC that is wrong.
 func (s *Switch) verifyTerminalMAC(ctx context.Context, r *request, mac [8]byte) (custody.VerifiedMAC, error) {
-	n := r.terminal.MACBytes
+	n := s.macBytes(r.terminal)
 	q := custody.VerifyMAC{
 		Key:       custody.Ref{Alias: r.terminal.BDK},
 		DUKPT:     &custody.DUKPT{KSN: r.serial.bytes, Variant: custody.Request},
@@ -182,7 +183,7 @@ func (s *Switch) sealAnswer(ctx context.Context, r *request, b *iso8583.Builder)
 		Algorithm: custody.MACAlg3,
 		Padding:   custody.Padding1,
 		Message:   open.MACInput(),
-		Length:    r.terminal.MACBytes,
+		Length:    s.macBytes(r.terminal),
 	}
 	if r.terminal.Scheme == AESDUKPT {
 		q.Algorithm, q.Padding = custody.MACCMAC, custody.PaddingPolicy

@@ -23,6 +23,7 @@ func (s *Switch) reversal(ctx context.Context, r *request) {
 		s.refuse(ctx, r, audit.ReversalRefuse, *v)
 		return
 	}
+	s.noteReason(r)
 	d, err := s.decideReversal(ctx, r, card)
 	if err != nil {
 		s.log.Error("a reversal could not be journalled", "corr", r.corr, "error", err)
@@ -64,7 +65,7 @@ func (s *Switch) decideReversal(ctx context.Context, r *request, card custody.Ca
 		return decision{}, err
 	}
 	q, dated := s.ask(r, card.Token)
-	tooMany := s.rates.over(r.terminal.TID)
+	counts := r.rules.Limits.Velocity.tallies(r.terminal, card.Token, r.msg.Text(39))
 	var d decision
 	err = s.cfg.Journal.Update(ctx, func(tx Tx) error {
 		refused, err := s.admit(tx, r)
@@ -82,15 +83,17 @@ func (s *Switch) decideReversal(ctx context.Context, r *request, card custody.Ca
 		if err != nil {
 			return fmt.Errorf("looking for the original: %w", err)
 		}
-		f.tooMany = tooMany
-		d, err = s.apply(tx, r, q, f, card, num)
+		f.tooMany = s.rates.over(counts)
+		if d, err = s.apply(tx, r, q, f, card, num); err == nil && d.queued {
+			s.rates.add(counts) // here: of two at once the second sees the first
+		}
 		return err
 	})
 	if err != nil {
+		if d.queued {
+			s.rates.takeBack(counts)
+		}
 		return decision{}, err
-	}
-	if d.queued {
-		s.rates.add(r.terminal.TID)
 	}
 	return d, nil
 }
@@ -134,6 +137,9 @@ func (s *Switch) look(tx Tx, r *request, q question) (facts, error) {
 	if err != nil {
 		return f, err
 	}
+	if f.live, err = optionalTxn(tx.Live(f.original.OID)); err != nil {
+		return f, err
+	}
 	if f.full, err = optional(tx.Reversal(fullRID(f.original.OID))); err != nil {
 		return f, err
 	}
@@ -155,7 +161,7 @@ func optional(rev *Reversal, err error) (*Reversal, error) {
 
 // apply decides, and writes what the decision does.
 func (s *Switch) apply(tx Tx, r *request, q question, f facts, card custody.Card, num number) (decision, error) {
-	v := r.rules.policy.decide(q, f)
+	v := s.spoken(s.judges(r.rules.policy).decide(q, f), q.advice)
 	d := decision{verdict: v, answer: answer{code: v.code}, unknown: f.original == nil}
 	if f.original != nil {
 		d.flight = s.flights.find(f.original.OID)
@@ -185,6 +191,11 @@ func (s *Switch) apply(tx Tx, r *request, q question, f facts, card custody.Card
 		mark(t, v.effect, q)
 		if err := tx.UpdateTxn(t); err != nil {
 			return d, fmt.Errorf("writing the original: %w", err)
+		}
+		if v.effect == reverseWhole {
+			if err := giveBack(tx, t); err != nil {
+				return d, err
+			}
 		}
 		return d, s.insertReversal(tx, r, q, &d, t, num)
 	}
@@ -314,8 +325,9 @@ func (s *Switch) lookAbroad(ctx context.Context, r *request, d *decision, card c
 	if err != nil {
 		s.log.Error("other terminals' originals could not be searched", "corr", r.corr, "error", err)
 	}
-	s.tombs.add(r.terminal.TID)
-	if s.tombs.over(r.terminal.TID) { // a forger could block sales with them (note D-10)
+	tombs := []tally{{r.terminal.TID, r.rules.Limits.Tombstones}}
+	s.tombs.add(tombs)
+	if s.tombs.over(tombs) { // a forger could block sales with them (note D-10)
 		d.verdict.alert = audit.AlertSecurity
 	}
 	if foreign {

@@ -18,6 +18,7 @@ const (
 	codeSecurity    = "63"
 	codeOriginalSum = "64"
 	codeTimeout     = "68"
+	codeCutover     = "90"
 	codeUnreachable = "91"
 	codeDuplicate   = "94"
 	codeCannot      = "96"
@@ -44,7 +45,7 @@ const (
 	reverseLater         // when the original in flight is finished (D-18)
 	joinRunning          // keyd is reversing it already (D-19)
 	voidLocally          // it never left (D-20)
-	reverseWhole         // D-21
+	reverseWhole         // D-21, D-29
 	reversePart          // D-26
 )
 
@@ -122,6 +123,8 @@ func rulingOnOriginal(row string, is func(request, advice string, e effect, why 
 		return is(codeAmount, codeAmount, noEffect, audit.ReasonPartialInvalid, 0)
 	case "D-28":
 		return is(codeInvalid, codeInvalid, noEffect, audit.ReasonReversalOfReversal, 0)
+	case "D-29": // what was voided is valid again
+		return is(codeApproved, codeApproved, reverseWhole, 0, 0)
 	case "D-34":
 		return is(codeState, codeApproved, noEffect, audit.ReasonAgeExceeded, 0)
 	case "D-35":

@@ -62,6 +62,7 @@ func (s *Switch) acceptSale(ctx context.Context, r *request, card custody.Card) 
 	}
 	t, ruled := s.newTxn(r, card, num)
 	r.rrn = t.RRN
+	room := s.cfg.Room()
 	var in intake
 	err = s.cfg.Journal.Update(ctx, func(tx Tx) (err error) {
 		if in.refused, err = s.admit(tx, r); err != nil || in.refused != nil {
@@ -77,6 +78,18 @@ func (s *Switch) acceptSale(ctx context.Context, r *request, card custody.Card) 
 		}
 		if !errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("looking for an earlier sale: %w", err)
+		}
+		if !room { // what was accepted before has what is left of the disk
+			in.refused = &verdict{code: codeCannot, reason: audit.ReasonDiskCritical}
+			return nil
+		}
+		if ruled == nil {
+			if ruled, err = s.relate(tx, r, t); err != nil {
+				return err
+			}
+			if ruled != nil {
+				t.decline(ruled, r.at)
+			}
 		}
 		if err := tx.InsertTxn(t); err != nil {
 			return fmt.Errorf("writing the sale: %w", err)
@@ -167,22 +180,29 @@ func (s *Switch) newTxn(r *request, card custody.Card, num number) (*Txn, *verdi
 		ruled = &verdict{code: codeUnreachable, reason: audit.ReasonUpstreamSilent}
 	}
 	if ruled != nil {
-		t.State, t.Answer, t.Finished = Declined, ruled.code, r.at
-		t.UpSTAN, t.UpSent = "", ""
+		t.decline(ruled, r.at)
 	}
 	return t, ruled
 }
 
 // saleContent is what a repeat of a sale has in common with it. W-16.
 func saleContent(m *iso8583.Message, token string) Hash {
-	return digest("keyd-sale-1", token, m.Text(3), m.Text(4), m.Text(11), m.Text(12),
-		m.Text(13), m.Text(25), m.Text(41), m.Text(42), m.Text(49))
+	parts := []string{token, m.Text(3), m.Text(4), m.Text(11), m.Text(12),
+		m.Text(13), m.Text(25), m.Text(41), m.Text(42), m.Text(49)}
+	if m.Has(90) { // what it names is part of it
+		parts = append(parts, m.Text(90))
+	}
+	return digest("keyd-sale-1", parts...)
 }
 
 // forwardSale sends a journalled sale upstream and brings back its outcome.
 func (s *Switch) forwardSale(ctx context.Context, r *request, t *Txn, flight *live) {
 	accepted := r.note(audit.SaleAccept, verdict{})
 	accepted.Outcome = audit.OutcomeOK
+	if skewed(r.msg, r.at, r.rules.Timers.ClockSkew) { // told, where it is not refused
+		accepted.Reason = audit.ReasonAgeExceeded
+		s.observe(Event{Name: "clock", Code: "skewed"})
+	}
 	r.act.Note(accepted)
 	open, err := s.dispatchSale(ctx, r, t, flight)
 	r.turn.end()
@@ -196,7 +216,7 @@ func (s *Switch) forwardSale(ctx context.Context, r *request, t *Txn, flight *li
 		s.finishUnrecorded(ctx, r, flight, err)
 		return
 	}
-	res := result{kind: unknownResult, cause: cause, code: codeTimeout}
+	res := result{kind: unknownResult, cause: cause, code: s.silence()}
 	if reply != nil {
 		res = s.judge(ctx, r.act, t, reply)
 	}
@@ -213,7 +233,7 @@ func (s *Switch) undispatched(r *request, flight *live, err error) result {
 		return result{kind: neverLeft, code: codeUnreachable}
 	case flight.gone():
 		s.log.Warn("the link broke while a sale was sent", "corr", r.corr, "error", err)
-		return result{kind: unknownResult, cause: ByLinkLoss, code: codeTimeout}
+		return result{kind: unknownResult, cause: ByLinkLoss, code: s.silence()}
 	}
 	s.log.Error("a sale could not be forwarded", "corr", r.corr, "error", err)
 	return result{kind: neverLeft, code: codeCannot}
@@ -229,6 +249,13 @@ func (s *Switch) dispatchSale(ctx context.Context, r *request, t *Txn, flight *l
 	b := s.dialect.Build(r.msg.MTI(), iso8583.SideUpstream).
 		Copy(r.msg, 2, 3, 4, 12, 13, 14, 22, 25, 32, 35, 41, 42, 49, 55).
 		Set(7, t.UpSent).Set(11, t.UpSTAN).Set(37, t.RRN)
+	if r.about != nil { // as upstream knows it (W-08)
+		names, err := upstreamName(r.about)
+		if err != nil {
+			return nil, err
+		}
+		b.Set(90, names)
+	}
 	if r.msg.Has(52) || r.msg.Has(63) {
 		block, err := s.translatePIN(ctx, r)
 		if err != nil {
@@ -455,7 +482,7 @@ func (s *Switch) joinSale(ctx context.Context, r *request, flight *live) {
 	case <-flight.done:
 	case <-timer.C:
 		s.leave(flight, false)
-		s.refuse(ctx, r, audit.SaleRefuse, verdict{code: codeTimeout, reason: audit.ReasonTimeout})
+		s.refuse(ctx, r, audit.SaleRefuse, verdict{code: s.silence(), reason: audit.ReasonTimeout})
 		return
 	}
 	switch {

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"keyd.dev/keyd/audit"
-	"keyd.dev/keyd/internal/iso8583"
 )
 
 // permitSale is what a sale's own content decides: its type, amount, currency
@@ -14,15 +13,15 @@ import (
 func (s *Switch) permitSale(r *request) *verdict {
 	m := r.msg
 	amount, _ := m.Amount()
-	kind := typeOf(m.Text(3))
+	kind := kindOf(m.MTI(), m.Text(3), m.Has(90))
 	switch {
-	case !allowedType(m.MTI(), kind):
+	case kind == noKind:
 		return &verdict{code: codeInvalid, reason: audit.ReasonProfileDenied}
 	case !slices.Contains(r.rules.Limits.Currencies, m.Text(49)):
 		return &verdict{code: codeInvalid, reason: audit.ReasonProfileDenied}
-	case amount == 0 && kind != typeBalance:
+	case amount == 0 && kind != balanceKind:
 		return &verdict{code: codeAmount, reason: audit.ReasonFormatError}
-	case amount > r.rules.Limits.MaxAmount, r.terminal.Most > 0 && amount > r.terminal.Most:
+	case kind != voidKind && (amount > r.rules.Limits.MaxAmount || r.terminal.Most > 0 && amount > r.terminal.Most):
 		return &verdict{code: codeLimit, reason: audit.ReasonProfileDenied}
 	case m.Has(35) && trackPAN(m.Text(35)) != m.Text(2):
 		return &verdict{code: codePAN, reason: audit.ReasonPANMismatch}
@@ -32,7 +31,7 @@ func (s *Switch) permitSale(r *request) *verdict {
 	if _, ok := timeOf(m.Text(7), r.at); !ok {
 		return &verdict{rule: "D-01", code: codeFormat, reason: audit.ReasonFormatError}
 	}
-	return nil
+	return r.rules.door.permits(r, kind, amount, r.rules.Timers.ClockSkew)
 }
 
 // trackPAN is the card number in track 2, which ends at its separator.
@@ -43,19 +42,6 @@ func trackPAN(track string) string {
 	return ""
 }
 
-// allowedType reports whether a message type goes with a type of transaction.
-func allowedType(mti iso8583.MTI, kind string) bool {
-	switch mti {
-	case iso8583.AuthorizationRequest:
-		return kind == typeSale || kind == typeBalance
-	case iso8583.FinancialRequest:
-		return kind == typeSale || kind == typeRefund || kind == typeBalance
-	case iso8583.FinancialAdvice:
-		return kind == typeRefund
-	}
-	return false
-}
-
 // saleNote is the record of an outcome that is given to a terminal.
 func (r *request) saleNote(t *Txn, again bool) audit.Record {
 	rec := r.note(audit.SaleAnswer, verdict{code: t.Answer})
@@ -63,7 +49,7 @@ func (r *request) saleNote(t *Txn, again bool) audit.Record {
 	rec.ISO.RRN = t.RRN
 	rec.Replay = again
 	switch {
-	case t.State == ReversalPending && t.Answer == codeCannot:
+	case t.State == ReversalPending && (t.Answer == codeCannot || t.Answer == r.peer.s.distrusted()):
 		rec.Outcome, rec.Reason = audit.OutcomeUnknown, audit.ReasonUpstreamMACInvalid
 	case t.State == ReversalPending:
 		rec.Outcome, rec.Reason = audit.OutcomeUnknown, audit.ReasonTimeout

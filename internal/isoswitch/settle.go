@@ -77,6 +77,16 @@ func settleTxn(tx Tx, oid OID, r result, up number, now time.Time) (*Txn, settle
 		return t, settlement{}, errSettled
 	}
 	s := settle(t, r)
+	if s.state == Approved {
+		err = takeEffect(tx, t)
+	}
+	if errors.Is(err, errRelation) { // it must not stand beside what became of the other
+		r = result{kind: unknownResult, cause: ByUndelivered, code: codeState}
+		s, err = settle(t, r), nil
+	}
+	if err != nil {
+		return nil, s, err
+	}
 	t.State, t.Answer, t.Approval, t.Finished = s.state, s.code, r.approval, now
 	t.IssuerDE55 = storable(r.emv)
 	if err := tx.UpdateTxn(t); err != nil {
@@ -143,9 +153,19 @@ func reverseUndelivered(tx Tx, oid OID, up number, now time.Time) (*Txn, error) 
 	if t.State != Approved || t.ReversedAmount > 0 || !reversible(t.Processing) {
 		return t, errSettled
 	}
+	live, err := optionalTxn(tx.Live(oid))
+	if err != nil {
+		return nil, fmt.Errorf("looking for what refers to the original: %w", err)
+	}
+	if live != nil && live.inFlight() { // who voids it has had its answer
+		return t, errSettled
+	}
 	t.State = ReversalPending
 	if err := tx.UpdateTxn(t); err != nil {
 		return nil, fmt.Errorf("writing the original: %w", err)
+	}
+	if err := giveBack(tx, t); err != nil {
+		return nil, err
 	}
 	if err := tx.InsertReversal(ownReversal(t, ByUndelivered, up, now)); err != nil {
 		return nil, fmt.Errorf("writing the reversal: %w", err)

@@ -12,6 +12,7 @@ import (
 
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/iso8583"
+	"keyd.dev/keyd/internal/profile"
 	"keyd.dev/keyd/keys"
 )
 
@@ -20,12 +21,15 @@ import (
 type Switch struct {
 	cfg     Config
 	custody *custody.Custody
-	dialect *iso8583.Dialect
+	dialect *iso8583.Dialect // of the link upstream
+	profile *profile.Profile // of the terminals
 	log     *slog.Logger
 	set     atomic.Pointer[settings] // see [Switch.Renew]
 	observe func(Event)
 
 	link    *link
+	breaker *breaker
+	claims  *claims
 	numbers *numbers
 	flights *flights
 	floods  *floods
@@ -38,7 +42,6 @@ type Switch struct {
 	woken      chan struct{}
 
 	mu      sync.Mutex
-	claimed map[OID]bool // originals that the queue is at
 	peers   int
 	serving bool
 }
@@ -55,18 +58,20 @@ func New(cfg Config) (*Switch, error) {
 		cfg:     cfg,
 		custody: cfg.Custody,
 		dialect: cfg.Dialect,
+		profile: cfg.Profile,
 		log:     cfg.Log,
 		observe: cfg.Observe,
 		numbers: &numbers{journal: cfg.Journal, name: "stan/" + cfg.Upstream.Name, clock: cfg.Clock},
 		flights: &flights{byOID: map[OID]*live{}},
 		woken:   make(chan struct{}, 1),
-		claimed: map[OID]bool{},
+		claims:  newClaims(),
 	}
 	s.set.Store(newSettings(cfg.Acquirer, Settings{cfg.Limits, cfg.Timers, cfg.Retry, cfg.Lockout}))
 	s.floods = newFloods(s.lockoutRules, cfg.Clock)
-	s.rates = &rates{perHour: func() int { return s.rules().Limits.Velocity.PerHour }, clock: cfg.Clock, count: map[string]*failures{}}
-	s.tombs = &rates{perHour: func() int { return s.rules().Limits.Tombstones }, clock: cfg.Clock, count: map[string]*failures{}}
+	s.rates = newRates(cfg.Clock)
+	s.tombs = newRates(cfg.Clock)
 	s.link = newLink(s, cfg.Upstream)
+	s.breaker = newBreaker(func() Retry { return s.rules().Retry }, cfg.Clock)
 	s.life, s.kill = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -213,5 +218,6 @@ func (s *Switch) Status() Status {
 		SignedOn:    s.link.signedOn.Load(),
 		Connections: peers,
 		InFlight:    s.flights.count(),
+		Resting:     s.breaker.isOpen(),
 	}
 }

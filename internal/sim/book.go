@@ -20,7 +20,10 @@ type Entry struct {
 	RRN      string `json:"rrn"`
 	TID      string `json:"tid"`
 	Amount   int64  `json:"amount"`
-	State    string `json:"state"` // approved, declined, reversed
+	State    string `json:"state"` // approved, declined, reversed; of what another names also voided, completed, refunded
+	// Proc is DE 3; Names the DE 90 of a void, a completion or a refund of a sale.
+	Proc     string `json:"proc,omitempty"`
+	Names    string `json:"names,omitempty"`
 	Code     string `json:"code"`
 	PIN      string `json:"pin,omitempty"` // right, wrong, well-formed, malformed; empty without a PIN
 	Messages int    `json:"messages"`      // how often the 0200 came

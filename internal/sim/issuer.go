@@ -92,6 +92,14 @@ func (i *Issuer) Serve(ctx context.Context, l net.Listener) error {
 	}
 }
 
+// SetRules gives the issuer other rules, which hold for messages that come
+// afterwards.
+func (i *Issuer) SetRules(rules []Rule) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.cfg.Rules = rules
+}
+
 // keep registers a connection, unless the issuer has ended meanwhile.
 func (i *Issuer) keep(ctx context.Context, conn net.Conn) bool {
 	i.mu.Lock()
@@ -189,7 +197,9 @@ func (i *Issuer) answer(m *iso8583.Message) (Rule, []byte, error) {
 		raw, err := i.zone.seal(m.Answer("00"), false)
 		return Rule{}, raw, err
 	}
+	i.mu.Lock()
 	rule := ruleFor(i.cfg.Rules, m)
+	i.mu.Unlock()
 	code, err := i.record(m, rule)
 	if err != nil || rule.Silent {
 		return rule, nil, err
@@ -236,10 +246,13 @@ func (i *Issuer) sell(m *iso8583.Message, rule Rule) (string, error) {
 		amount, _ := m.Amount()
 		e = &Entry{
 			MTI: string(m.MTI()), STAN: k.stan, DateTime: k.dateTime, RRN: m.Text(37), TID: m.Text(41),
-			Amount: amount, State: "approved", Code: rule.Code, PIN: i.judgePIN(m),
+			Amount: amount, State: "approved", Code: rule.Code, PIN: i.judgePIN(m), Proc: m.Text(3), Names: m.Text(90),
 		}
 		if e.PIN == "wrong" || e.PIN == "malformed" {
 			e.Code = "55"
+		}
+		if e.Code == "00" {
+			e.Code = i.book.relate(e)
 		}
 		if e.Code != "00" {
 			e.State = "declined"
@@ -285,6 +298,7 @@ func (i *Issuer) reverse(m *iso8583.Message, rule Rule) (string, error) {
 		e.Reversed = amount
 		if amount == e.Amount {
 			e.State = "reversed"
+			i.book.restore(e)
 		}
 	}
 	return code, i.book.write(e)

@@ -89,25 +89,7 @@ type Draft func(b *iso8583.Builder)
 
 // Sale builds a 0200 of a purchase.
 func (t *Terminal) Sale(amount int64, card Card, draft Draft) (*Sent, error) {
-	now := t.cfg.Clock().UTC()
-	text, err := iso8583.AmountText(amount)
-	if err != nil {
-		return nil, err
-	}
-	b := t.dialect.Build(iso8583.FinancialRequest, iso8583.SideTerminal).
-		Set(2, card.PAN).Set(3, "000000").Set(4, text).
-		Set(7, now.Format("0102150405")).Set(11, t.nextSTAN()).
-		Set(12, now.Format("150405")).Set(13, now.Format("0102")).
-		Set(22, "051").Set(25, "00").
-		Set(41, t.cfg.TID).Set(42, t.cfg.MID).Set(49, t.cfg.Currency)
-	ksn, err := t.take()
-	if err != nil {
-		return nil, err
-	}
-	if err := t.setPIN(b, ksn, card); err != nil {
-		return nil, err
-	}
-	return t.seal(b, ksn, draft)
+	return t.request(iso8583.FinancialRequest, "000000", amount, card, draft)
 }
 
 // Reversal builds a 0400 or, with another mti, a 0401, 0420 or 0421 of a sale.
