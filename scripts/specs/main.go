@@ -5,7 +5,8 @@
 //	specs report FILE                             id, result and test, one a line
 //
 // An id counts as held only where the name of a test or subtest cites it, as in
-// t.Run("D-04 wrong MAC", …), and that test ran and passed.
+// t.Run("D-04 wrong MAC", …), and that test ran and passed. Of a script in
+// cmd/keyd/testdata/script its comments do.
 package main
 
 import (
@@ -15,6 +16,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 )
 
@@ -44,6 +46,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 }
 
 // report prints the table of the results in a file and returns what is missing.
+// It reads the scripts of the working directory, the root of the repository.
 func report(path string, out io.Writer) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -58,5 +61,9 @@ func report(path string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return compare(ids, results).print(out)
+	notes, err := readScripts(filepath.Join("cmd", "keyd", "testdata", "script"))
+	if err != nil {
+		return err
+	}
+	return compare(ids, results, notes).print(out)
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -71,7 +73,7 @@ func TestCompare(t *testing.T) {
 				t.Fatal(err)
 			}
 			var out strings.Builder
-			err = compare(rules, results).print(&out)
+			err = compare(rules, results, nil).print(&out)
 			if (err != nil) != (c.fault != "") || err != nil && !strings.Contains(err.Error(), c.fault) {
 				t.Errorf("judged %v, want %q\n%s", err, c.fault, out.String())
 			}
@@ -99,6 +101,31 @@ func TestListRefused(t *testing.T) {
 	}
 	if _, err := readIDs(idList); err != nil {
 		t.Errorf("the list itself: %v", err)
+	}
+}
+
+// TestScripts: the comments of a script cite, its commands and files do not.
+func TestScripts(t *testing.T) {
+	dir := t.TempDir()
+	script := "# D-01 what it shows\nexec keyd D-02\n  # not at the left edge: D-03\n-- file --\n# D-04\n"
+	if err := os.WriteFile(filepath.Join(dir, "shown.txtar"), []byte(script), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	notes, err := readScripts(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[name]string{{scriptPackage, "TestScripts/shown"}: "# D-01 what it shows\n"}
+	if diff := cmp.Diff(want, notes, cmp.AllowUnexported(name{})); diff != "" {
+		t.Errorf("notes (-want +got):\n%s", diff)
+	}
+	rules := []rule{{id: "D-01", title: "first"}}
+	passed := map[name]outcome{{scriptPackage, "TestScripts/shown"}: "pass"}
+	if err := compare(rules, passed, notes).print(io.Discard); err != nil {
+		t.Errorf("what a script says is not counted: %v", err)
+	}
+	if _, err := readScripts(filepath.Join(dir, "none")); err == nil {
+		t.Error("a folder without scripts was taken")
 	}
 }
 
@@ -145,6 +172,7 @@ func TestRunsTests(t *testing.T) {
 	if got := out.String(); !strings.HasPrefix(got, "ok") || strings.Contains(got, "TestCited") {
 		t.Errorf("printed:\n%s", got)
 	}
+	t.Chdir(filepath.Join("..", ".."))
 	err := report(file, &out)
 	if err == nil || !strings.Contains(err.Error(), "D-36") {
 		t.Errorf("a run of one test was judged %v", err)

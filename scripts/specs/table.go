@@ -25,11 +25,12 @@ type table struct {
 	faults []string
 }
 
-// compare looks for the tests of every rule.
-func compare(rules []rule, results map[name]outcome) *table {
+// compare looks for the tests of every rule. notes are what scripts say of
+// themselves: of them the name is a file's, and has no room for ids.
+func compare(rules []rule, results map[name]outcome, notes map[name]string) *table {
 	tests := make(map[string][]line)
 	for _, n := range slices.SortedFunc(maps.Keys(results), order) {
-		for _, id := range cited(ownName(n, results)) {
+		for _, id := range cited(ownName(n, results) + "\n" + notes[n]) {
 			tests[id] = append(tests[id], line{test: n, got: results[n]})
 		}
 	}
