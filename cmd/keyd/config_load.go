@@ -16,6 +16,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"keyd.dev/keyd/internal/profile"
 	"keyd.dev/keyd/internal/tomlfile"
 )
 
@@ -111,6 +112,10 @@ func (c *config) resolvePaths(dir string) {
 	for i := range c.Upstream {
 		u := &c.Upstream[i]
 		paths = append(paths, &u.CA, &u.Cert, &u.Key)
+	}
+	paths = append(paths, &c.Hook.CA, &c.Hook.Cert, &c.Hook.Key)
+	if !slices.Contains(profile.Names(), c.Switch.Profile) {
+		paths = append(paths, &c.Switch.Profile)
 	}
 	paths = append(paths, c.Vault.paths()...)
 	paths = append(paths, c.Process.paths()...)

@@ -127,6 +127,7 @@ func (k *configCheck) vault(c *config) {
 	} {
 		k.usesIssued(key, pair, names)
 	}
+	k.usesIssued("hook", [2]string{c.Hook.Cert, c.Hook.Key}, names)
 	for i := range c.Upstream {
 		k.usesIssued(fmt.Sprintf("upstream[%d]", i), [2]string{c.Upstream[i].Cert, c.Upstream[i].Key}, names)
 	}

@@ -24,6 +24,8 @@ type metrics struct {
 	flush   *histogram // of the audit log
 	commit  *histogram // of the database
 	sweeps  sweepMetrics
+	hook    *prometheus.CounterVec // deliveries
+	patrol  patrol
 	written prometheus.Counter // changes committed to the database
 }
 
@@ -50,6 +52,7 @@ func newMetrics() *metrics {
 	m.api.register(m)
 	m.sw.register(m)
 	m.sweeps.register(m)
+	m.registerHook()
 	return m
 }
 

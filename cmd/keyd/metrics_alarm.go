@@ -21,13 +21,16 @@ func alarmLevels() map[string]audit.AlarmLevel {
 		"clock_step": warn, "clock_unsynchronised": warn, "clock_synchronised": warn,
 		"key_uses_warning": warn, "key_uses_over": critical, "key_period_warning": warn, "key_period_over": critical,
 		"key_not_destroyed": critical, "lmk_not_destroyed": critical,
-		"pin_blocks_refused": critical, alarmFlood: warn,
-		alarmRegister: critical, alarmRow: critical, alarmAnchor: critical,
+		"pin_blocks_refused": critical, alarmFlood: warn, alarmBreaker: warn,
+		alarmRegister: critical, alarmRow: critical, alarmAnchor: critical, alarmJournal: critical,
 	}
 }
 
 // alarmFlood: many terminals were locked out behind one client certificate.
 const alarmFlood = "lockout_flood"
+
+// alarmBreaker: upstream answers no reversal, and the queue rests.
+const alarmBreaker = "upstream_breaker"
 
 func newAlarmCounter() *prometheus.CounterVec {
 	alarms := prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -45,6 +48,9 @@ func (m *metrics) alarm(a audit.Alarm) { m.alarms.WithLabelValues(a.Code, a.Leve
 func (m *metrics) event(e isoswitch.Event) {
 	if e.Name == alarmFlood {
 		m.alarm(audit.Alarm{Code: alarmFlood, Level: audit.LevelWarn})
+	}
+	if e.Name == "breaker" && e.Code == "open" {
+		m.alarm(audit.Alarm{Code: alarmBreaker, Level: audit.LevelWarn})
 	}
 	m.sw.event(e)
 }

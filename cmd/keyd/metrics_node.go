@@ -50,10 +50,14 @@ func (m *metrics) watchStore(db *store.DB) {
 		queue     = describe("keyd_store_queue", "Changes that wait to be committed; 8192 is the most.")
 		reversals = describe("keyd_reversals_queued", "Reversals that upstream has not confirmed.")
 		oldest    = describe("keyd_reversals_oldest_seconds", "Age of the oldest of them; 0 where there is none.")
+		depth     = describe("keyd_reversals_open", "Reversals by upstream and state, but for those that are confirmed, closed, or settled with a case.", "upstream", "state")
+		age       = describe("keyd_reversals_open_oldest_seconds", "Age of the oldest of them.", "upstream", "state")
+		events    = describe("keyd_hook_waiting", "Events of the hook that nobody has acknowledged.")
+		lag       = describe("keyd_hook_lag_seconds", "Age of the oldest of them; 0 where there is none.")
 		approvals = describe("keyd_approvals_waiting", "Requests that wait for a second person.")
 		waited    = describe("keyd_approvals_oldest_seconds", "Age of the oldest of them; 0 where there is none.")
 	)
-	descs := []*prometheus.Desc{queue, reversals, oldest, approvals, waited}
+	descs := []*prometheus.Desc{queue, reversals, oldest, depth, age, events, lag, approvals, waited}
 	m.registry.MustRegister(asked{descs, func(ctx context.Context, ch chan<- prometheus.Metric) {
 		ch <- gaugeOf(queue, float64(db.Load().Waiting))
 		b, err := db.Backlog(ctx)
@@ -62,6 +66,12 @@ func (m *metrics) watchStore(db *store.DB) {
 		}
 		ch <- gaugeOf(reversals, float64(b.Reversals))
 		ch <- gaugeOf(oldest, sinceOr0(b.Oldest))
+		for _, q := range b.Queues {
+			ch <- gaugeOf(depth, float64(q.Reversals), q.Upstream, q.State)
+			ch <- gaugeOf(age, sinceOr0(q.Oldest), q.Upstream, q.State)
+		}
+		ch <- gaugeOf(events, float64(b.Events))
+		ch <- gaugeOf(lag, sinceOr0(b.Event))
 		ch <- gaugeOf(approvals, float64(b.Approvals))
 		ch <- gaugeOf(waited, sinceOr0(b.Asked))
 	}})

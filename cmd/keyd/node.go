@@ -14,6 +14,7 @@ import (
 	"keyd.dev/keyd/internal/credentials/vault"
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/hsm"
+	"keyd.dev/keyd/internal/isoswitch"
 	"keyd.dev/keyd/internal/secret"
 	"keyd.dev/keyd/internal/store"
 )
@@ -29,6 +30,7 @@ type node struct {
 	db      *store.DB
 	audit   *audit.Log
 	custody *custody.Custody
+	desk    *isoswitch.Desk
 }
 
 // openNode opens the parts in the order in which one needs the other, and
@@ -59,12 +61,16 @@ func openNodeAs(ctx context.Context, cfg *configFile, log *slog.Logger, m *metri
 	if n.audit, err = n.openAudit(); err != nil {
 		return nil, err
 	}
+	if err := n.recordSealing(ctx); err != nil {
+		return nil, err
+	}
 	archive, err := n.newArchive()
 	if err != nil {
 		return nil, err
 	}
+	n.desk = isoswitch.NewDesk(n.db, n.db, cfg.now)
 	n.custody, err = custody.New(custody.Config{
-		Archive: archive,
+		Archive: archive, Reversals: n.desk,
 		Masters: n.manager, LMKStore: n.db,
 		Token: n.token, Maker: n.manager, Keeper: n.manager, Store: n.db, Log: n.audit,
 		Clients: cfg.clients(), Clock: cfg.now, Serial: n.token.Info().Serial,

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"keyd.dev/keyd/internal/profile"
 	"keyd.dev/keyd/internal/sandbox"
 )
 
@@ -123,6 +124,10 @@ func (c *configFile) readFiles() []string {
 	for i := range c.Upstream {
 		add(c.Upstream[i].tls())
 	}
+	add(c.Hook.tls())
+	if !slices.Contains(profile.Names(), c.Switch.Profile) {
+		files = append(files, c.Switch.Profile)
+	}
 	if c.Vault.Address != "" {
 		for _, path := range c.Vault.paths() {
 			if *path != c.Vault.Dir && !isIssued(*path) {
@@ -171,12 +176,14 @@ func (c *configFile) connects() []string {
 	for i := range c.Upstream {
 		addrs = append(addrs, c.Upstream[i].Addr)
 	}
-	if u, err := url.Parse(c.Vault.Address); err == nil && u.Hostname() != "" {
-		port := u.Port()
-		if port == "" {
-			port = "443"
+	for _, address := range []string{c.Vault.Address, c.Hook.URL} {
+		if u, err := url.Parse(address); err == nil && u.Hostname() != "" {
+			port := u.Port()
+			if port == "" {
+				port = "443"
+			}
+			addrs = append(addrs, net.JoinHostPort(u.Hostname(), port))
 		}
-		addrs = append(addrs, net.JoinHostPort(u.Hostname(), port))
 	}
 	return addrs
 }

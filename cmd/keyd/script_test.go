@@ -65,6 +65,8 @@ func TestScripts(t *testing.T) {
 			"setkey":    cmdSetKey,
 			"story":     cmdStory,
 			"keyof":     cmdKeyOf,
+
+			"reversalin": cmdReversalIn,
 		},
 	})
 }

@@ -19,6 +19,7 @@ import (
 	"keyd.dev/keyd/internal/api"
 	"keyd.dev/keyd/internal/ceremony"
 	"keyd.dev/keyd/internal/credentials"
+	"keyd.dev/keyd/internal/hook"
 	"keyd.dev/keyd/internal/isoswitch"
 	"keyd.dev/keyd/internal/sandbox"
 )
@@ -69,6 +70,7 @@ type daemon struct {
 	door       *api.Handler
 	ceremonies *ceremony.Engine
 	sw         *isoswitch.Switch // nil without a switch
+	hook       *hook.Hook        // nil without one
 	tls        []*credentials.TLS
 	ops        *opsServer
 	vault      *vaultLink // nil without Vault
@@ -144,6 +146,9 @@ func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemo
 			return nil, err
 		}
 		d.watchUpstream(d.sw)
+	}
+	if d.hook, err = d.newHook(ctx); err != nil {
+		return nil, err
 	}
 	if d.socket, err = listenSocket(cfg.Ops.Socket); err != nil {
 		return nil, err
@@ -243,6 +248,10 @@ func (d *daemon) serve(ctx context.Context, ready func() error) error {
 	group.Go(func() { d.reloadOnHangup(background) })
 	group.Go(func() { d.watchdog(background) })
 	group.Go(func() { d.node.sweep(background) })
+	if d.hook != nil {
+		group.Go(func() { d.hook.Run(background) })
+	}
+	group.Go(func() { d.node.patrolJournal(background) })
 	group.Go(func() { d.report(background) })
 	d.watchVault(background, &group)
 	group.Go(func() { d.watchLives(background) })

@@ -141,6 +141,10 @@ func (c *call) custodyFault(err error) *fault {
 		return &fault{name: notFound, message: "no such request for approval", resource: c.asked}
 	case errors.Is(err, custody.ErrNoClient):
 		return &fault{name: notFound, message: "no such client", resource: c.asked}
+	case errors.Is(err, custody.ErrNoReversal):
+		return &fault{name: notFound, message: "no such reversal", resource: c.asked}
+	case errors.Is(err, custody.ErrReversalState):
+		return refusal(conflict, custodySays(err, "the state of the reversal does not admit this"))
 	case errors.Is(err, custody.ErrNoTerminal):
 		return &fault{name: notFound, message: "no such terminal", resource: c.asked}
 	case errors.Is(err, custody.ErrNoKey), errors.Is(err, custody.ErrNoAlias):
@@ -215,7 +219,7 @@ func custodySays(err error, otherwise string) string {
 	for err != nil {
 		below := errors.Unwrap(err)
 		switch below {
-		case custody.ErrKeyUse, custody.ErrKeyState, custody.ErrRequest, custody.ErrCustody, custody.ErrConflict, custody.ErrSamePerson, custody.ErrQuota:
+		case custody.ErrKeyUse, custody.ErrKeyState, custody.ErrRequest, custody.ErrCustody, custody.ErrConflict, custody.ErrSamePerson, custody.ErrQuota, custody.ErrReversalState:
 			if words, ok := strings.CutPrefix(err.Error(), below.Error()+": "); ok {
 				return words
 			}

@@ -113,6 +113,11 @@ func extensionOperations() map[string]*operation {
 		string(custody.OpGetTerminal):         {do: (*call).getTerminal},
 		string(custody.OpListTerminals):       {do: (*call).listTerminals},
 		string(custody.OpDistributeKeys):      {do: (*call).distributeKeys},
+		string(custody.OpListReversals):       {do: (*call).listReversals},
+		string(custody.OpGetReversal):         {do: (*call).getReversal},
+		string(custody.OpRetryReversal):       {do: (*call).retryReversal},
+		string(custody.OpParkReversal):        {do: (*call).parkReversal},
+		string(custody.OpResolveReversal):     {do: (*call).resolveReversal},
 	}
 	for name, op := range table {
 		op.name = name

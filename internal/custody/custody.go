@@ -39,6 +39,8 @@ type Config struct {
 	LMKStore  LMKStore
 	Exchange  Exchange   // zero: no key comes in or goes out
 	Terminals *Terminals // nil: no registry of terminals
+	// Reversals is the queue of reversals; nil: operators do not see it.
+	Reversals ReversalDesk
 	// DualControl says which changes need a second person.
 	DualControl DualControl
 	LegacyPIN   []string // PIN block formats of before ISO 9564 that keys may be made for: eci2, eci3, visa2, visa3
@@ -80,6 +82,7 @@ type Custody struct {
 	terminals *terminals
 	signIns   *terminals    // the same, for terminals that sign in alone
 	forget    func(keys.ID) // takes the objects of a replaced key out of the token
+	reversals ReversalDesk
 
 	masters    MasterKeys
 	lmkStore   LMKStore
@@ -150,6 +153,7 @@ func New(cfg Config) (*Custody, error) {
 		limited:  new(atomic.Pointer[KeyLimits]),
 
 		terminals: terminals, signIns: terminals, forget: forgetter(cfg.Keeper),
+		reversals: cfg.Reversals,
 
 		masters: cfg.Masters, lmkStore: cfg.LMKStore, rewrapping: new(sync.Mutex),
 	}, nil
@@ -167,7 +171,7 @@ func forgetter(k Keeper) func(keys.ID) {
 // those of a terminal that signs in: what the path of transactions is given.
 func (c *Custody) WithoutMaker() *Custody {
 	user := *c
-	user.maker, user.keeper, user.masters, user.terminals = nil, nil, nil, nil
+	user.maker, user.keeper, user.masters, user.terminals, user.reversals = nil, nil, nil, nil, nil
 	user.exchange = Exchange{}
 	return &user
 }

@@ -44,7 +44,7 @@ func (d *DualControl) complete() error {
 // dual control changes; those that are not here change keys.
 var changeKinds = map[Operation]audit.ChangeKind{
 	OpChangeTerminal: audit.ChangeTerminal, OpDistributeKeys: audit.ChangeTerminal, OpAddTerminals: audit.ChangeTerminal,
-	OpSetRoles: audit.ChangeRole,
+	OpSetRoles: audit.ChangeRole, OpResolveReversal: audit.ChangeTerminal,
 }
 
 func changeKind(op Operation) audit.ChangeKind {

@@ -54,6 +54,8 @@ func reason(err error) audit.Reason {
 		{ErrAliasExists, audit.ReasonDuplicate},
 		{ErrTerminalTaken, audit.ReasonDuplicate},
 		{ErrNoTerminal, audit.ReasonUnknownTerminal},
+		{ErrNoReversal, audit.ReasonOriginalUnknown},
+		{ErrReversalState, audit.ReasonNotReversible},
 		{ErrRepeated, audit.ReasonDuplicate},
 		{ErrRequest, audit.ReasonFormatError},
 		{context.DeadlineExceeded, audit.ReasonTimeout},

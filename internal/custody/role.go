@@ -56,6 +56,12 @@ const (
 	OpBackup         Operation = "Backup"
 	OpGetClients     Operation = "GetClients" // who there is, in which roles
 	OpSetRoles       Operation = "SetRoles"
+
+	OpListReversals   Operation = "ListReversals" // the queue, and what became of each
+	OpGetReversal     Operation = "GetReversal"
+	OpRetryReversal   Operation = "RetryReversal"
+	OpParkReversal    Operation = "ParkReversal"
+	OpResolveReversal Operation = "ResolveReversal" // close one that was given up, with a case
 )
 
 // Role is what a principal is; it decides which operations it may do.
@@ -102,6 +108,10 @@ func Permissions() map[Operation][]Role {
 		OpGetTerminal: sees, OpListTerminals: sees, OpListApprovals: sees, OpGetClients: sees,
 		OpListCeremonies: {RoleAdmin, RoleOperator, RoleAuditor, RoleCustodian},
 		OpGetLMK:         {RoleAdmin, RoleOperator, RoleAuditor, RoleCustodian},
+
+		OpListReversals: sees, OpGetReversal: sees,
+		OpRetryReversal: {RoleAdmin, RoleOperator}, OpParkReversal: {RoleAdmin, RoleOperator},
+		OpResolveReversal: {RoleAdmin, RoleOperator},
 
 		OpJoinCeremony: {RoleCustodian},
 		OpBackup:       {RoleAdmin, RoleOperator},

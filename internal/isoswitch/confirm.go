@@ -25,8 +25,10 @@ func (s *Switch) confirm(ctx context.Context, act *custody.Act, rev *Reversal, t
 		s.commitAct(ctx, act)
 		s.observe(Event{Name: "forward", Code: "mac", Rule: "D-33"})
 		s.retrySoon(ctx, rev)
+		s.unheard(ctx, rev.RID)
 		return
 	}
+	s.heard(ctx)
 	var c confirmation
 	err = s.cfg.Journal.Update(ctx, func(tx Tx) (err error) {
 		c, err = s.settleReversal(tx, rev.RID, m.Text(39))
@@ -73,8 +75,8 @@ func (s *Switch) settleReversal(tx Tx, rid RID, code string) (c confirmation, er
 	if err != nil {
 		return c, err
 	}
-	if rev.State != Sent {
-		return c, nil // settled by an answer before
+	if rev.State != Sent && (rev.State != Parked || rev.Case != "") {
+		return c, nil // settled before; one that an operator parked may have been on its way
 	}
 	now := s.now().UTC()
 	c = judgeConfirmation(rev, code, s.rules().Retry.Declines)

@@ -11,8 +11,21 @@ type Backlog struct {
 	Reversals int       // that upstream has not confirmed
 	Oldest    time.Time // when the oldest of them was taken; zero where there is none
 
+	Queues []Queue // open reversals by upstream and state
+
+	Events int       // of the hook that nobody has acknowledged
+	Event  time.Time // when the oldest of them was written; zero where there is none
+
 	Approvals int       // requests that wait for a second person
 	Asked     time.Time // when the oldest of them was made; zero where there is none
+}
+
+// Queue are the reversals of one upstream that are in one state, but for those
+// that are confirmed, closed, or settled with a case.
+type Queue struct {
+	Upstream, State string
+	Reversals       int
+	Oldest          time.Time // when the oldest of them was taken
 }
 
 // Backlog counts what waits. It reads rows without comparing them with the
@@ -22,6 +35,18 @@ func (db *DB) Backlog(ctx context.Context) (Backlog, error) {
 	err := db.read(ctx, func(s *session) error {
 		err := s.query("SELECT count(*), ifnull(min(built), 0) FROM reversal WHERE state IN ('QUEUED', 'SENT')").
 			Scan(&b.Reversals, instant{&b.Oldest})
+		if err != nil {
+			return err
+		}
+		b.Queues, err = collect(s, func(r scanner) (q Queue, err error) {
+			err = r.Scan(&q.Upstream, &q.State, &q.Reversals, instant{&q.Oldest})
+			return q, err
+		}, `SELECT t.link, r.state, count(*), min(r.built) FROM reversal r JOIN txn t ON t.oid = r.oid
+			WHERE r.state NOT IN ('CONFIRMED', 'CLOSED') AND r.case_id = '' GROUP BY t.link, r.state`)
+		if err != nil {
+			return err
+		}
+		err = s.query("SELECT count(*), ifnull(min(at), 0) FROM outbox WHERE acknowledged = 0").Scan(&b.Events, instant{&b.Event})
 		if err != nil {
 			return err
 		}
