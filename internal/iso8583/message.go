@@ -133,6 +133,9 @@ func (m *Message) KSN() (string, error) {
 	return text, nil
 }
 
+// KSNField returns the field of the KSN, 0 in a dialect without one.
+func (m *Message) KSNField() int { return m.dialect.ksn }
+
 // Original returns DE 90, and whether the message has it.
 func (m *Message) Original() (OriginalData, bool) {
 	o, err := ParseOriginalData(m.Text(90))

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strconv"
 )
 
@@ -197,8 +196,6 @@ func (d *specReader) relations(s Spec) {
 	for _, f := range s.Fields {
 		at := fmt.Sprintf("field.%d", f.DE)
 		d.want(f.Excludes == 0 || d.described(f.Excludes) != nil, at+".excludes", "field %d is not described", f.Excludes)
-		r := d.described(f.DE)
-		d.want(r == nil || slices.ContainsFunc(r.in, func(p presence) bool { return p != never }), at, "no message has it")
 	}
 }
 

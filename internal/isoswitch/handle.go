@@ -48,13 +48,15 @@ type answer struct {
 	rrn      string // DE 37, where the message had none
 	approval string // DE 38, or empty
 	emv      []byte // DE 55, or nil
+	keys     string // DE 62, working keys in hexadecimal, or empty
 }
 
 // refuse records a refusal and answers it.
 func (s *Switch) refuse(ctx context.Context, r *request, action audit.Action, v verdict) {
-	if v.rule == "D-03" || v.rule == "D-04" && v.reason != audit.ReasonLocked {
+	if v.rule == "D-03" || v.rule == "D-04" && v.reason == audit.ReasonMACInvalid {
 		s.countFailure(ctx, r)
 	}
+	v = s.spoken(v, r.advice())
 	if v.rule == "D-06" {
 		r.act.Note(r.ksnNote(v))
 	}
@@ -76,6 +78,10 @@ func (r *request) ksnNote(v verdict) audit.Record {
 // MAC is never sent; a refusal goes without one where no key can be had (W-09).
 func (s *Switch) reply(ctx context.Context, r *request, v verdict, a answer) error {
 	msg, err := s.buildAnswer(ctx, r, v, a)
+	if errors.Is(err, errBare) {
+		s.commitOnly(ctx, r, "frame", v)
+		_ = r.peer.conn.Close()
+	}
 	if err != nil {
 		return err
 	}
@@ -99,13 +105,19 @@ func (s *Switch) buildAnswer(ctx context.Context, r *request, v verdict, a answe
 			return nil, err
 		}
 	}
+	if a.keys != "" {
+		b.Set(62, a.keys)
+	}
 	// A locked TID costs no call to the token; without the token there is no MAC.
 	if r.keyed && v.reason != audit.ReasonLocked && v.rule != "D-05" {
 		msg, err := s.sealAnswer(ctx, r, b)
-		if err == nil || a.code == codeApproved {
+		if err == nil || s.approves(a.code) {
 			return msg, unsealed(err)
 		}
 		s.log.Error("a refusal goes without a MAC", "corr", r.corr, "error", err)
+	}
+	if s.profile != nil && !s.profile.Codes.BareRefusals && r.msg.MTI().Class() != '8' {
+		return nil, errBare
 	}
 	msg, err := b.PackWithoutMAC()
 	if err != nil {
@@ -113,6 +125,10 @@ func (s *Switch) buildAnswer(ctx context.Context, r *request, v verdict, a answe
 	}
 	return msg, nil
 }
+
+// errBare: there is no key for the answer's MAC, and the profile wants none
+// without: the connection ends instead.
+var errBare = errors.New("isoswitch: no answer goes without a MAC")
 
 // errUnsealed: an approval could not be given its MAC, and nothing was sent.
 var errUnsealed = errors.New("isoswitch: no MAC for the answer")
@@ -127,7 +143,7 @@ func unsealed(err error) error {
 // fillAnswer adds what an answer has besides its echo. DE 37 is always there.
 func (s *Switch) fillAnswer(ctx context.Context, b *iso8583.Builder, a answer) error {
 	// What was approved has one reference, whatever a repeat says (D-07).
-	if !b.Has(37) || a.rrn != "" && a.code == codeApproved {
+	if !b.Has(37) || a.rrn != "" && s.approves(a.code) {
 		if a.rrn == "" {
 			n, err := s.numbers.take(ctx)
 			if err != nil {
@@ -137,7 +153,7 @@ func (s *Switch) fillAnswer(ctx context.Context, b *iso8583.Builder, a answer) e
 		}
 		b.Set(37, a.rrn)
 	}
-	if a.approval != "" && a.code == codeApproved {
+	if a.approval != "" && s.approves(a.code) {
 		b.Set(38, a.approval)
 	}
 	if len(a.emv) > 0 {
@@ -152,6 +168,10 @@ func (s *Switch) answerUnrecorded(r *request, cause error) {
 	s.log.Error("the audit log takes no records", "corr", r.corr, "error", cause)
 	s.observe(Event{Name: "frame", Code: codeCannot})
 	if r.msg == nil || !r.msg.Answerable() {
+		return
+	}
+	if s.profile != nil && !s.profile.Codes.BareRefusals {
+		_ = r.peer.conn.Close()
 		return
 	}
 	b := r.msg.Answer(codeCannot)
@@ -194,10 +214,11 @@ func (s *Switch) refuseFormat(ctx context.Context, r *request, fault error) {
 	if reg := s.register(ctx, r); reg != nil && reg.reason == audit.ReasonLocked {
 		v = *reg
 	}
-	if f != nil && f.DE == 62 && r.known { // W-18: a DUKPT terminal's KSN
+	if f != nil && r.known && f.DE == r.msg.KSNField() { // W-18: a DUKPT terminal's KSN
 		v = ruling("D-06", false)
 		v.reason = audit.ReasonFormatError
 	}
+	v = s.spoken(v, false)
 	r.act.Note(r.frameNote(v))
 	if err := s.reply(ctx, r, v, answer{code: v.code}); err != nil {
 		s.log.Info("a refusal was not delivered", "corr", r.corr, "rule", v.rule, "error", err)

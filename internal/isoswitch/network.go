@@ -25,12 +25,16 @@ func (s *Switch) network(ctx context.Context, r *request) {
 		s.refuse(ctx, r, audit.SigninRefuse, *v)
 		return
 	}
+	if form := keysWanted(r); form != "" {
+		s.signIn(ctx, r, form)
+		return
+	}
 	ruled := verdict{code: codeApproved}
 	if code := r.msg.Text(70); code != signOn && code != signOff && code != echo {
 		ruled = verdict{code: codeNoFunction, reason: audit.ReasonProfileDenied}
 	}
 	_, absent := r.msg.MAC()
-	if errors.Is(absent, iso8583.ErrMACAbsent) && !r.msg.Has(62) {
+	if errors.Is(absent, iso8583.ErrMACAbsent) && !r.msg.Has(r.msg.KSNField()) {
 		r.checked.Verdict = audit.VerdictAbsent
 		s.answerNetwork(ctx, r, ruled)
 		return
@@ -47,7 +51,8 @@ func (s *Switch) network(ctx context.Context, r *request) {
 	switch {
 	case err != nil:
 		s.log.Error("a sign-on could not be journalled", "corr", r.corr, "error", err)
-		refused = &verdict{code: codeCannot, reason: audit.ReasonInternal}
+		v := cannot(err)
+		refused = &v
 	case refused == nil && !r.again && r.msg.Text(70) == signOn:
 		// A recorded sign-on sent again proves nothing of who sends it.
 		r.peer.lockout.clear(r.terminal.TID)

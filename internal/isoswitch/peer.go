@@ -194,7 +194,7 @@ func (p *peer) take(ctx context.Context, frame []byte) {
 
 		rules: p.s.rules(),
 	}
-	msg, err := p.s.dialect.Parse(frame, iso8583.SideTerminal)
+	msg, err := p.s.terminals().Parse(frame, iso8583.SideTerminal)
 	if r.msg = msg; err != nil {
 		r.msg = partial(err)
 	}

@@ -47,7 +47,7 @@ func (s *Switch) recoverOne(ctx context.Context, t *Txn) error {
 		return err
 	}
 	defer act.Close()
-	res := result{kind: unknownResult, cause: ByRestart, code: codeTimeout}
+	res := result{kind: unknownResult, cause: ByRestart, code: s.silence()}
 	if t.State == Received {
 		res = result{kind: neverLeft, code: codeCannot}
 	}
@@ -57,6 +57,10 @@ func (s *Switch) recoverOne(ctx context.Context, t *Txn) error {
 		return err
 	})
 	if errors.Is(err, errSettled) {
+		return nil
+	}
+	if errors.Is(err, custody.ErrTampered) { // it keeps nobody from starting, and is told
+		s.log.Error("a sale in flight cannot be recovered", "error", err)
 		return nil
 	}
 	if err != nil {

@@ -27,7 +27,7 @@ func (s *Switch) reversal(ctx context.Context, r *request) {
 	d, err := s.decideReversal(ctx, r, card)
 	if err != nil {
 		s.log.Error("a reversal could not be journalled", "corr", r.corr, "error", err)
-		s.refuse(ctx, r, audit.ReversalRefuse, verdict{code: codeCannot, reason: audit.ReasonInternal})
+		s.refuse(ctx, r, audit.ReversalRefuse, cannot(err))
 		return
 	}
 	if d.refused {
@@ -394,7 +394,9 @@ func (s *Switch) answerHeld(ctx context.Context, r *request, d decision) {
 	rev, err := s.heldAnswer(ctx, d.rid)
 	if err != nil {
 		s.log.Error("the answer to a reversal could not be journalled", "corr", r.corr, "error", err)
-		s.refuse(ctx, r, audit.ReversalRefuse, verdict{rule: d.verdict.rule, code: codeCannot, reason: audit.ReasonInternal})
+		v := cannot(err)
+		v.rule = d.verdict.rule
+		s.refuse(ctx, r, audit.ReversalRefuse, v)
 		return
 	}
 	v := verdict{rule: d.verdict.rule, code: rev.Answer, effect: d.verdict.effect}

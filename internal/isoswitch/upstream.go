@@ -59,7 +59,7 @@ func (s *Switch) verifyUpstream(ctx context.Context, act *custody.Act, m *iso858
 
 // judge is the success predicate of section 9 over an answer that came in time.
 func (s *Switch) judge(ctx context.Context, act *custody.Act, t *Txn, m *iso8583.Message) result {
-	bad := result{kind: unknownResult, cause: ByBadAnswer, code: codeCannot}
+	bad := result{kind: unknownResult, cause: ByBadAnswer, code: s.distrusted()}
 	found, err := s.verifyUpstream(ctx, act, m)
 	if err != nil {
 		act.Note(responseNote(m, t, found, distrust(err)))
@@ -74,7 +74,7 @@ func (s *Switch) judge(ctx context.Context, act *custody.Act, t *Txn, m *iso8583
 		return bad
 	}
 	res := result{kind: declinedResult, code: m.Text(39), approval: m.Text(38), emv: m.Bytes(55)}
-	if res.code == codeApproved {
+	if s.approves(res.code) {
 		res.kind = approvedResult
 	}
 	return res
