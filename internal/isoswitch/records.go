@@ -34,9 +34,7 @@ type Scheme string
 const (
 	TDESDUKPT Scheme = "tdes-dukpt" // ANSI X9.24-1
 	AESDUKPT  Scheme = "aes-dukpt"  // ANSI X9.24-3
-	// MasterKey is a terminal master key with working keys under it. The dialect
-	// of such terminals is not spoken yet: they are not served.
-	MasterKey Scheme = "tmk"
+	MasterKey Scheme = "tmk"        // a terminal master key, and working keys under it
 )
 
 // Terminal is an entry of the registry.
@@ -49,6 +47,8 @@ type Terminal struct {
 	MACBytes int    // 8, or 4: the leftmost bytes and four zero bytes
 	Disabled bool
 	Most     int64 // largest amount of a sale, minor units; 0 is no limit
+	// Of scheme tmk: the present working keys, empty before the first sign-in.
+	PINKey, MACKey keys.ID
 }
 
 // State is the state of an original. Reversals section 2.1; the database holds
@@ -188,4 +188,9 @@ type Reversal struct {
 	Answered  time.Time // by upstream, with a MAC that verified
 	UpAnswer  string    // DE 39 of that answer
 	Closed    time.Time
+
+	Granted  int       // tries that do not count any more: an operator gave it new ones
+	Renewed  time.Time // when that was; zero where it never was
+	Case     string    // with which an operator closed it for good
+	Resolved time.Time // when that was
 }
