@@ -156,6 +156,7 @@ func (h *house) open() {
 	var err error
 	h.db, err = store.Open(h.t.Context(), store.Config{
 		Path: filepath.Join(h.dir, "keyd.db"), Purpose: store.Serve, Anchor: softhsmtest.Anchor(h.t, h.token),
+		Sealer: func(id [16]byte) (store.Sealer, error) { return custody.NewRowSealer(h.token, id) },
 	})
 	must(h.t, err)
 	signer, err := h.token.Signer()

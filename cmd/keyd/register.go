@@ -124,6 +124,7 @@ func (n *node) openRegistered(ctx context.Context, adopt bool) (*store.DB, error
 	}
 	return openStore(ctx, n.cfg, store.Config{
 		Path: n.cfg.Store.Path, Purpose: store.Serve, LookBack: n.cfg.Switch.LookBack.std(),
+		Sealer: n.rowSealer,
 		Anchor: anchor, Adopt: adopt, Committed: n.metrics.committed, Suspicion: func(s store.Suspicion) { n.suspicion(context.WithoutCancel(ctx), s) },
 	})
 }
@@ -154,8 +155,11 @@ const (
 // suspicion is what the store tells of rows that are not what keyd wrote.
 func (n *node) suspicion(ctx context.Context, s store.Suspicion) {
 	code, object := alarmRow, s.Kind+"/"+s.Name
-	if s.Kind == "" {
+	switch {
+	case s.Kind == "":
 		code, object = alarmAnchor, "token"
+	case s.Sealed:
+		code, object = alarmJournal, journalObject(s)
 	}
 	if err := n.alarm(ctx, code, object, s.Err); err != nil {
 		n.log.Error("an alarm is not in the audit log", "code", code, "object", object, "err", err)

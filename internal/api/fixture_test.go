@@ -125,7 +125,8 @@ func newBench(tb testing.TB, changes ...func(*custody.Config)) *bench {
 	if err := store.Found(tb.Context(), anchor); err != nil {
 		tb.Fatal(err)
 	}
-	db, err := store.Open(tb.Context(), store.Config{Path: filepath.Join(dir, "keyd.db"), Purpose: store.Serve, Anchor: anchor})
+	db, err := store.Open(tb.Context(), store.Config{Path: filepath.Join(dir, "keyd.db"), Purpose: store.Serve, Anchor: anchor,
+		Sealer: func(id [16]byte) (store.Sealer, error) { return custody.NewRowSealer(token, id) }})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -56,7 +56,8 @@ func newRoomOver(t testing.TB, token *hsm.Token, change func(*custody.Config)) *
 	if err := store.Found(t.Context(), anchor); err != nil {
 		t.Fatal(err)
 	}
-	db, err := store.Open(t.Context(), store.Config{Path: filepath.Join(dir, "keyd.db"), Purpose: store.Serve, Anchor: anchor})
+	db, err := store.Open(t.Context(), store.Config{Path: filepath.Join(dir, "keyd.db"), Purpose: store.Serve, Anchor: anchor,
+		Sealer: func(id [16]byte) (store.Sealer, error) { return custody.NewRowSealer(token, id) }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,8 +8,10 @@ import (
 
 // Journal is the switch's memory. It is safe for concurrent use.
 //
-// Its errors wrap the sentinels below where one fits; any other error means
-// that the journal cannot be used now, and the switch refuses with DE 39 = 96.
+// Its errors wrap the sentinels below where one fits, or [custody.ErrTampered]
+// for a row that is not what was written by it, which hinders no other row; any
+// other error means that the journal cannot be used now. With either the switch
+// refuses with DE 39 = 96.
 type Journal interface {
 	// Terminal returns the registered terminal, or ErrNoTerminal. It is a read
 	// on the path of every message and takes no part in the single writer.

@@ -27,7 +27,7 @@ func (s *Switch) sale(ctx context.Context, r *request) {
 	in, err := s.acceptSale(ctx, r, card)
 	if err != nil {
 		s.log.Error("a sale could not be journalled", "corr", r.corr, "error", err)
-		s.refuse(ctx, r, audit.SaleRefuse, verdict{code: codeCannot, reason: audit.ReasonInternal})
+		s.refuse(ctx, r, audit.SaleRefuse, cannot(err))
 		return
 	}
 	switch {
@@ -256,7 +256,7 @@ func (s *Switch) dispatchSale(ctx context.Context, r *request, t *Txn, flight *l
 		}
 		b.Set(90, names)
 	}
-	if r.msg.Has(52) || r.msg.Has(63) {
+	if r.msg.Has(52) || r.msg.Has(63) && r.terminal.Scheme != MasterKey {
 		block, err := s.translatePIN(ctx, r)
 		if err != nil {
 			return nil, err
@@ -289,8 +289,14 @@ func (s *Switch) translatePIN(ctx context.Context, r *request) ([]byte, error) {
 		PAN:    r.pan,
 	}
 	block := r.msg.Bytes(52)
-	if r.terminal.Scheme == AESDUKPT {
+	switch r.terminal.Scheme {
+	case AESDUKPT:
 		in.Format, block = custody.ISO4, r.msg.Bytes(63)
+	case MasterKey:
+		var err error
+		if in, err = r.masterPIN(); err != nil {
+			return nil, err
+		}
 	}
 	out, err := r.act.TranslatePIN(ctx, custody.TranslatePIN{
 		In:    in,
@@ -349,7 +355,7 @@ func (s *Switch) finishSale(ctx context.Context, r *request, flight *live, res r
 	case err != nil:
 		s.log.Error("the outcome of a sale could not be journalled", "corr", r.corr, "error", err)
 		s.background.Go(func() { s.settleLater(flight) })
-		s.refuse(ctx, r, audit.SaleRefuse, verdict{code: codeCannot, reason: audit.ReasonInternal})
+		s.refuse(ctx, r, audit.SaleRefuse, cannot(err))
 		return
 	}
 	if out.reverse {
@@ -398,7 +404,7 @@ func (s *Switch) settleLater(flight *live) {
 	res := result{kind: unknownResult, cause: ByUndelivered, code: codeCannot}
 	for wait := time.Second; s.life.Err() == nil; wait = min(2*wait, 30*time.Second) {
 		sleep(s.life, wait)
-		if _, _, err := s.settleSale(s.life, flight, res); err == nil || errors.Is(err, errSettled) {
+		if _, _, err := s.settleSale(s.life, flight, res); hopeless(err) {
 			s.wake()
 			return
 		}
@@ -448,7 +454,7 @@ func (s *Switch) reverseAbandoned(flight *live) {
 			s.wake()
 			return
 		}
-		if errors.Is(err, errSettled) {
+		if hopeless(err) {
 			return
 		}
 		s.log.Error("an approval that reached nobody could not be reversed yet", "error", err)

@@ -21,7 +21,7 @@ type RowSink interface {
 // keptBack are the tables that a backup leaves out: the journal, which belongs
 // to the node that answered its messages as its starts do, what is only good for a while, and
 // what goes with key pairs of the token.
-var keptBack = []string{"probe", "txn", "reversal", "accepted", "answer", "approval", "epoch", "exchange_token", "issuer", "ksn_request"}
+var keptBack = []string{"probe", "txn", "reversal", "accepted", "answer", "approval", "epoch", "exchange_token", "issuer", "ksn_request", "journal"}
 
 // Backup gives every row of the tables of keys, registry and policies, as they
 // were at one moment, to the sink. Tables and rows come in the order of their
@@ -43,7 +43,7 @@ func (db *DB) Backup(ctx context.Context, sink RowSink) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("store: back up: %w", err)
+		return fmt.Errorf("store: back up: %w", db.telling(err))
 	}
 	return nil
 }
@@ -99,6 +99,10 @@ func copyTable(ctx context.Context, s *session, table string, sink RowSink) erro
 		return s.failed(err)
 	}
 	defer rows.Close()
+	seal, err := s.checkedCopy(table, all)
+	if err != nil {
+		return err
+	}
 	values, into := make([]any, len(all)), make([]any, len(all))
 	for i := range values {
 		into[i] = &values[i]
@@ -107,12 +111,54 @@ func copyTable(ctx context.Context, s *session, table string, sink RowSink) erro
 		if err := rows.Scan(into...); err != nil {
 			return s.failed(err)
 		}
+		if err := seal(values); err != nil {
+			return err
+		}
 		if err := sink.Row(values); err != nil {
 			return err
 		}
 	}
 	if err := rows.Err(); err != nil {
 		return s.failed(err)
+	}
+	return nil
+}
+
+// checkedCopy returns what makes a row ready to be copied out: where it carries a
+// MAC that must be right, and it goes without it, since the database that it is
+// restored into has another key.
+func (s *session) checkedCopy(name string, all []string) (func(values []any) error, error) {
+	i := slices.IndexFunc(sealedTables, func(t *sealed) bool { return t.name == name })
+	if i < 0 {
+		return func([]any) error { return nil }, nil
+	}
+	t := sealedTables[i]
+	var from []int
+	for _, c := range append(t.names(), "row_mac") {
+		from = append(from, slices.Index(all, c))
+	}
+	if len(from) != len(all) || slices.Contains(from, -1) {
+		return nil, fmt.Errorf("%w: table %s has other columns than its rows' MACs", ErrSchema, name)
+	}
+	return func(values []any) error {
+		err := s.guard.of(t, copied{values, from}).Scan(make([]any, len(t.columns))...)
+		values[from[len(from)-1]] = []byte{}
+		return err
+	}, nil
+}
+
+// copied is a row that was read already, in the order of a sealed table's columns.
+type copied struct {
+	values []any
+	from   []int
+}
+
+// Scan implements scanner.
+func (c copied) Scan(dest ...any) error {
+	for i, to := range dest {
+		if err := assign(to, c.values[c.from[i]]); err != nil {
+			return err
+		}
 	}
 	return nil
 }

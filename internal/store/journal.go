@@ -13,20 +13,35 @@ import (
 
 // Update implements [isoswitch.Journal].
 func (db *DB) Update(ctx context.Context, fn func(isoswitch.Tx) error) error {
-	return db.update(ctx, func(s *session) error {
-		t := &tx{s: s, writes: true, lookBack: db.lookBack}
+	db.ending.RLock()
+	defer db.ending.RUnlock()
+	if db.ended {
+		return ErrClosed
+	}
+	var t *tx
+	err := db.update(ctx, func(s *session) error {
+		t = &tx{db: db, s: s, writes: true, lookBack: db.lookBack}
 		defer t.end()
 		return fn(t)
 	})
+	if t != nil {
+		t.told(err)
+	}
+	return err
 }
 
 // View implements [isoswitch.Journal].
 func (db *DB) View(ctx context.Context, fn func(isoswitch.Tx) error) error {
-	return db.view(ctx, func(s *session) error {
-		t := &tx{s: s, lookBack: db.lookBack}
+	var t *tx
+	err := db.view(ctx, func(s *session) error {
+		t = &tx{db: db, s: s, lookBack: db.lookBack}
 		defer t.end()
 		return fn(t)
 	})
+	if t != nil {
+		t.told(err)
+	}
+	return err
 }
 
 // The errors of wrong use; a caller that meets one has a mistake in it.
@@ -37,9 +52,14 @@ var (
 
 // tx implements [isoswitch.Tx].
 type tx struct {
+	db       *DB
 	s        *session // nil once the transaction has ended
 	writes   bool
 	lookBack time.Duration
+
+	kept  []keptRow      // rows that were read, for their updates
+	tide  []highWater    // of what was written, once it is committed
+	wrong []*TamperedRow // that were met
 }
 
 func (t *tx) end() { t.s = nil }
@@ -75,37 +95,15 @@ func (f found) Scan(dest ...any) error {
 	return err
 }
 
-// insert runs an INSERT; a key or index in use is ErrExists.
-func (t *tx) insert(query string, args ...any) error {
-	s, err := t.write()
-	if err != nil {
-		return err
-	}
-	if _, err = s.exec(query, args...); taken(err) {
-		return fmt.Errorf("%w: %w", isoswitch.ErrExists, err)
-	}
-	return err
-}
-
-// change runs an UPDATE of one row, or returns ErrNotFound.
-func (t *tx) change(query string, args ...any) error {
-	s, err := t.write()
-	if err != nil {
-		return err
-	}
-	n, err := s.exec(query, args...)
-	if err == nil && n == 0 {
-		err = isoswitch.ErrNotFound
-	}
-	return err
-}
-
 // LastCounter implements [isoswitch.Tx].
 func (t *tx) LastCounter(device isoswitch.Device) (uint32, error) {
 	var counter uint32
-	err := t.query("SELECT counter FROM ksn WHERE device = ?", string(device)).Scan(&counter)
+	err := t.guarded(ksnTable, "WHERE device = ?", string(device)).Scan(nil, &counter, nil)
 	if errors.Is(err, isoswitch.ErrNotFound) {
-		return 0, nil
+		counter, err = 0, nil
+	}
+	if err == nil {
+		err = t.notBelow(ksnTable, string(device), int64(counter))
 	}
 	return counter, err
 }
@@ -113,36 +111,47 @@ func (t *tx) LastCounter(device isoswitch.Device) (uint32, error) {
 // AcceptedUnder implements [isoswitch.Tx].
 func (t *tx) AcceptedUnder(device isoswitch.Device, counter uint32) (isoswitch.Hash, error) {
 	var message isoswitch.Hash
-	err := t.query("SELECT message FROM accepted WHERE device = ? AND counter = ?", string(device), counter).
-		Scan(digest{(*[32]byte)(&message)})
+	err := t.guarded(acceptedTable, "WHERE device = ? AND counter = ?", string(device), counter).
+		Scan(nil, nil, digest{(*[32]byte)(&message)}, nil)
 	return message, err
 }
 
 // Accept implements [isoswitch.Tx].
 func (t *tx) Accept(device isoswitch.Device, counter uint32, message isoswitch.Hash, at time.Time) error {
+	if err := t.accept(device, counter, message, at); err != nil {
+		return fmt.Errorf("store: accept counter %d of device %s: %w", counter, device, err)
+	}
+	return nil
+}
+
+func (t *tx) accept(device isoswitch.Device, counter uint32, message isoswitch.Hash, at time.Time) error {
 	s, err := t.write()
 	if err != nil {
 		return err
 	}
-	if counter == 0 {
-		return fmt.Errorf("store: device %s: %w: counters start at 1", device, isoswitch.ErrExists)
+	last, err := t.LastCounter(device)
+	switch {
+	case err != nil:
+		return err
+	case counter == 0:
+		return fmt.Errorf("%w: counters start at 1", isoswitch.ErrExists)
+	case counter <= last:
+		return fmt.Errorf("%w: counter %d was accepted", isoswitch.ErrExists, last)
 	}
-	n, err := s.exec("UPDATE ksn SET counter = ?2, at = ?3 WHERE device = ?1 AND counter < ?2",
-		string(device), counter, nanos(at))
-	if err == nil && n == 0 {
-		err = t.insert("INSERT INTO ksn (device, counter, at) VALUES (?, ?, ?)", string(device), counter, nanos(at))
+	row := []any{string(device), int64(counter), nanos(at)}
+	if last == 0 {
+		err = exists(s.insertSealed(ksnTable, row))
+	} else if err = s.guard.seal(ksnTable, row); err == nil {
+		_, err = s.exec(ksnTable.update(), row[1], row[2], s.guard.mac[:], row[0])
 	}
 	if err == nil {
-		err = t.insert("INSERT INTO accepted (device, counter, message, at) VALUES (?, ?, ?, ?)",
-			string(device), counter, message[:], nanos(at))
+		err = exists(s.insertSealed(acceptedTable, []any{string(device), int64(counter), message[:], nanos(at)}))
 	}
 	if err == nil && counter%forgetEvery == 0 {
 		err = t.forget(device, at)
 	}
-	if err != nil {
-		return fmt.Errorf("store: accept counter %d of device %s: %w", counter, device, err)
-	}
-	return nil
+	t.rose(ksnTable, string(device), int64(counter))
+	return err
 }
 
 // forgetEvery is how many counters lie between two times of forgetting.
@@ -160,17 +169,33 @@ func (t *tx) forget(device isoswitch.Device, now time.Time) error {
 
 // Reserve implements [isoswitch.Tx].
 func (t *tx) Reserve(name string, n uint64) (first uint64, err error) {
-	if _, err := t.write(); err != nil {
+	s, err := t.write()
+	if err != nil {
 		return 0, err
 	}
 	if n == 0 || n > math.MaxInt64/2 {
 		return 0, fmt.Errorf("store: reserve %d of %q", n, name)
 	}
-	var after int64
-	err = t.query(`INSERT INTO counter (name, value) VALUES (?1, ?2)
-		ON CONFLICT (name) DO UPDATE SET value = value + ?2 RETURNING value`, name, int64(n)).Scan(&after)
+	var before int64
+	err = t.guarded(counterTable, "WHERE name = ?", name).Scan(nil, &before)
+	fresh := errors.Is(err, isoswitch.ErrNotFound)
+	if err == nil || fresh {
+		err = t.notBelow(counterTable, name, before)
+	}
+	after := before + int64(n)
+	row := []any{name, after}
+	switch {
+	case err != nil:
+	case fresh:
+		err = s.insertSealed(counterTable, row)
+	default:
+		if err = s.guard.seal(counterTable, row); err == nil {
+			_, err = s.exec(counterTable.update(), after, s.guard.mac[:], name)
+		}
+	}
 	if err != nil {
 		return 0, fmt.Errorf("store: reserve %d of %q: %w", n, name, err)
 	}
-	return uint64(after) - n, nil
+	t.rose(counterTable, name, after)
+	return uint64(before), nil
 }

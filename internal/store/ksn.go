@@ -3,11 +3,11 @@ package store
 import (
 	"context"
 	"crypto/subtle"
-	"database/sql"
 	"errors"
 	"fmt"
 
 	"keyd.dev/keyd/internal/custody"
+	"keyd.dev/keyd/internal/isoswitch"
 )
 
 // ksnBit is a kind of use in the column kinds.
@@ -15,61 +15,85 @@ func ksnBit(k custody.KSNKind) int64 { return 1 << (k - custody.KSNPIN) }
 
 // CheckKSN implements [custody.KSNStore].
 func (db *DB) CheckKSN(ctx context.Context, use custody.KSNUse) error {
-	return db.read(ctx, func(s *session) error {
-		_, _, err := judgeKSN(s, use)
+	return db.View(ctx, func(of isoswitch.Tx) error {
+		_, _, err := judgeKSN(of.(*tx), use)
 		return err
 	})
 }
 
 // SpendKSN implements [custody.KSNStore].
 func (db *DB) SpendKSN(ctx context.Context, use custody.KSNUse) error {
-	return db.update(ctx, func(s *session) error {
-		kinds, repeat, err := judgeKSN(s, use)
+	return db.Update(ctx, func(of isoswitch.Tx) error {
+		t := of.(*tx)
+		m, repeat, err := judgeKSN(t, use)
 		if err != nil || repeat {
 			return err
 		}
-		_, err = s.exec(`INSERT INTO ksn_mark (bdk, device, counter, kinds, at) VALUES (?, ?, ?, ?, ?)
-			ON CONFLICT (bdk, device) DO UPDATE SET counter = excluded.counter, kinds = excluded.kinds, at = excluded.at`,
-			string(use.BDK), use.Device, use.Counter, kinds, nanos(use.At))
-		if err != nil {
+		if err := m.write(t, use); err != nil {
 			return fmt.Errorf("store: key serial number: %w", err)
 		}
-		return noteRequest(s, use)
+		return noteRequest(t, use)
 	})
 }
 
-// judgeKSN returns the kinds of use with the counter once this one is counted,
-// or that the use is a repeat, or [custody.ErrKSN].
-func judgeKSN(s *session, use custody.KSNUse) (kinds int64, repeat bool, err error) {
+// ksnMark is the mark of a device once a use is counted.
+type ksnMark struct {
+	kinds int64
+	fresh bool // there was none
+}
+
+// markName is the device of a use, for what is remembered of it.
+func markName(use custody.KSNUse) string { return string(use.BDK) + "/" + use.Device }
+
+func (m ksnMark) write(t *tx, use custody.KSNUse) error {
+	row := []any{string(use.BDK), use.Device, int64(use.Counter), m.kinds, nanos(use.At)}
+	t.rose(markTable, markName(use), int64(use.Counter))
+	if m.fresh {
+		return t.s.insertSealed(markTable, row)
+	}
+	if err := t.s.guard.seal(markTable, row); err != nil {
+		return err
+	}
+	_, err := t.s.exec("UPDATE ksn_mark SET counter = ?, kinds = ?, at = ?, row_mac = ? WHERE bdk = ? AND device = ?",
+		row[2], row[3], row[4], t.s.guard.mac[:], row[0], row[1])
+	return err
+}
+
+// judgeKSN returns the mark once this use is counted, or that the use is a
+// repeat, or [custody.ErrKSN].
+func judgeKSN(t *tx, use custody.KSNUse) (m ksnMark, repeat bool, err error) {
 	var highest, seen int64
-	err = s.query("SELECT counter, kinds FROM ksn_mark WHERE bdk = ? AND device = ?", string(use.BDK), use.Device).Scan(&highest, &seen)
+	err = t.guarded(markTable, "WHERE bdk = ? AND device = ?", string(use.BDK), use.Device).Scan(nil, nil, &highest, &seen, nil)
+	none := errors.Is(err, isoswitch.ErrNotFound)
+	if err == nil || none {
+		err = t.notBelow(markTable, markName(use), highest)
+	}
 	bit, counter := ksnBit(use.Kind), int64(use.Counter)
 	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return bit, false, nil
 	case err != nil:
-		return 0, false, fmt.Errorf("store: key serial number: %w", err)
-	case counter > highest:
-		return bit, false, nil
+		return m, false, fmt.Errorf("store: key serial number: %w", err)
+	case none, counter > highest:
+		return ksnMark{bit, none}, false, nil
 	case counter == highest && seen&bit == 0:
-		return seen | bit, false, nil
+		return ksnMark{seen | bit, false}, false, nil
 	}
-	if repeat, err = repeated(s, use); err == nil && !repeat {
+	if repeat, err = repeated(t, use); err == nil && !repeat {
 		err = custody.ErrKSN
 	}
-	return 0, repeat, err
+	return m, repeat, err
 }
 
 // repeated reports whether the use was accepted before, for the same request
 // and not too long ago.
-func repeated(s *session, use custody.KSNUse) (bool, error) {
+func repeated(t *tx, use custody.KSNUse) (bool, error) {
 	if use.Request == [32]byte{} {
 		return false, nil
 	}
 	var request [32]byte
-	err := s.query("SELECT request FROM ksn_request WHERE bdk = ? AND device = ? AND counter = ? AND kind = ? AND at > ?",
-		string(use.BDK), use.Device, use.Counter, ksnBit(use.Kind), nanos(use.At.Add(-custody.KSNMemory))).Scan(digest{&request})
-	if errors.Is(err, sql.ErrNoRows) {
+	err := t.guarded(requestTable, "WHERE bdk = ? AND device = ? AND counter = ? AND kind = ? AND at > ?",
+		string(use.BDK), use.Device, int64(use.Counter), ksnBit(use.Kind), nanos(use.At.Add(-custody.KSNMemory))).
+		Scan(nil, nil, nil, nil, digest{&request}, nil)
+	if errors.Is(err, isoswitch.ErrNotFound) {
 		return false, nil
 	}
 	if err != nil {
@@ -80,12 +104,15 @@ func repeated(s *session, use custody.KSNUse) (bool, error) {
 
 // noteRequest keeps by which request the use was, and lets those of the device
 // go that no repeat is known by any more.
-func noteRequest(s *session, use custody.KSNUse) error {
-	_, err := s.exec("DELETE FROM ksn_request WHERE bdk = ? AND device = ? AND at <= ?",
-		string(use.BDK), use.Device, nanos(use.At.Add(-custody.KSNMemory)))
+func noteRequest(t *tx, use custody.KSNUse) error {
+	row := []any{string(use.BDK), use.Device, int64(use.Counter), ksnBit(use.Kind), use.Request[:], nanos(use.At)}
+	_, err := t.s.exec("DELETE FROM ksn_request WHERE bdk = ? AND device = ? AND at <= ?",
+		row[0], row[1], nanos(use.At.Add(-custody.KSNMemory)))
 	if err == nil && use.Request != [32]byte{} {
-		_, err = s.exec("INSERT OR REPLACE INTO ksn_request (bdk, device, counter, kind, request, at) VALUES (?, ?, ?, ?, ?, ?)",
-			string(use.BDK), use.Device, use.Counter, ksnBit(use.Kind), use.Request[:], nanos(use.At))
+		_, err = t.s.exec("DELETE FROM ksn_request WHERE bdk = ? AND device = ? AND counter = ? AND kind = ?", row[:4]...)
+		if err == nil {
+			err = t.s.insertSealed(requestTable, row)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("store: request of a key serial number: %w", err)

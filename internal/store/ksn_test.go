@@ -97,7 +97,7 @@ func TestKSNMarksStay(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	again := openAt(t, path, Visit)
+	again := openAt(t, path, Serve)
 	if err := again.CheckKSN(t.Context(), aUse(7, custody.KSNMAC, 2)); !errors.Is(err, custody.ErrKSN) {
 		t.Errorf("after a start: %v", err)
 	}

@@ -84,7 +84,7 @@ func TestOpenRefuses(t *testing.T) {
 			path := filepath.Join(dir, "keyd.db")
 			tt.prepare(t, path)
 			for _, purpose := range []Purpose{Serve, Visit} {
-				db, err := Open(t.Context(), Config{Path: path, Purpose: purpose, Anchor: anchors{path}})
+				db, err := Open(t.Context(), Config{Path: path, Purpose: purpose, Anchor: anchors{path}, Sealer: testSealer})
 				if err == nil {
 					shut(t, db)
 					t.Fatal("opened")
@@ -103,10 +103,11 @@ func TestConfigRefused(t *testing.T) {
 		"no path":            {Purpose: Serve},
 		"no purpose":         {Path: path},
 		"unknown purpose":    {Path: path, Purpose: 3},
-		"no anchor":          {Path: path, Purpose: Serve},
-		"negative readers":   {Path: path, Purpose: Serve, Anchor: anchors{path}, Readers: -1},
-		"too many readers":   {Path: path, Purpose: Serve, Anchor: anchors{path}, Readers: 65},
-		"negative look-back": {Path: path, Purpose: Serve, Anchor: anchors{path}, LookBack: -time.Second},
+		"no anchor":          {Path: path, Purpose: Serve, Sealer: testSealer},
+		"negative readers":   {Path: path, Purpose: Serve, Anchor: anchors{path}, Sealer: testSealer, Readers: -1},
+		"too many readers":   {Path: path, Purpose: Serve, Anchor: anchors{path}, Sealer: testSealer, Readers: 65},
+		"no sealer":          {Path: path, Purpose: Serve, Anchor: anchors{path}},
+		"negative look-back": {Path: path, Purpose: Serve, Anchor: anchors{path}, Sealer: testSealer, LookBack: -time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if db, err := Open(t.Context(), cfg); err == nil {

@@ -53,7 +53,9 @@ func Found(ctx context.Context, anchor Anchor) error {
 type Suspicion struct {
 	Kind string // of the row: key, alias, terminal …; "" when it is about no row
 	Name string // of the row
-	Err  error
+	// Sealed is set for a row that carries a MAC; Kind is its table.
+	Sealed bool
+	Err    error
 }
 
 // register is the tree and its anchor.

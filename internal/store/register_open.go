@@ -46,6 +46,9 @@ func (db *DB) openRegister(ctx context.Context, cfg Config) error {
 	}
 	r.unlock()
 	db.register = r
+	if err := db.openJournal(ctx, cfg); err != nil {
+		return err
+	}
 	return db.nextEpoch(ctx)
 }
 
@@ -54,6 +57,9 @@ func (db *DB) openRegister(ctx context.Context, cfg Config) error {
 func (db *DB) nextEpoch(ctx context.Context) error {
 	const name = "start"
 	err := db.Change(ctx, nil, func(ch *Change) error {
+		if err := db.noteTide(ch, false); err != nil {
+			return err
+		}
 		at := nanos(time.Now())
 		if !ch.has(epochTable, name) {
 			return ch.insert(epochTable, name, []any{int64(1), at}, nil)

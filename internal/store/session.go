@@ -21,6 +21,8 @@ type session struct {
 	lost error
 	open bool // a transaction is open
 	row  rowBuffer
+
+	guard guard // of rows that carry a MAC
 }
 
 func newSession(ctx context.Context, db *sql.DB) (*session, error) {

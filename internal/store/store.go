@@ -45,6 +45,9 @@ type Config struct {
 	// upgrade or a restore, by an administrator's decision. Otherwise a database
 	// that the anchor does not know is refused with [ErrRegister].
 	Adopt bool
+	// Sealer gives what makes the MACs of the rows of the database with this id,
+	// always the same; needed to serve.
+	Sealer func(database [16]byte) (Sealer, error)
 	// Suspicion is told of each row that is not what keyd wrote, once, and of an
 	// anchor that cannot be moved on. It must not use the store. Nil drops it;
 	// errors remain.
@@ -74,6 +77,12 @@ type DB struct {
 	made     int       // readers
 	lock     *lock     // nil for a visitor
 	register *register // nil for a visitor
+	waters   waters
+	sealing  Sealing // of the rows that had no MAC when it was opened
+	served   bool    // it was opened whole, to serve
+
+	ending   sync.RWMutex // held for reading while the journal is written
+	ended    bool         // it is written no more
 	lookBack time.Duration
 	clock    func() time.Time
 	closed   chan struct{}
@@ -129,6 +138,9 @@ func (cfg *Config) complete() error {
 	if cfg.Purpose == Serve && cfg.Anchor == nil {
 		return errors.New("store: to serve needs an anchor")
 	}
+	if cfg.Purpose == Serve && cfg.Sealer == nil {
+		return errors.New("store: to serve needs a sealer")
+	}
 	path, err := filepath.Abs(cfg.Path)
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
@@ -168,7 +180,13 @@ func (db *DB) open(ctx context.Context, cfg Config) error {
 		}
 	}
 	if cfg.Purpose == Serve {
-		return db.openRegister(ctx, cfg)
+		if err := db.openRegister(ctx, cfg); err != nil {
+			return err
+		}
+		if err := db.sealOld(ctx); err != nil {
+			return err
+		}
+		db.served = true
 	}
 	return nil
 }
@@ -193,7 +211,10 @@ func dataSource(cfg Config) string {
 
 // Close waits for what is under way, refuses what comes, and closes the file.
 func (db *DB) Close() error {
-	db.closing.Do(func() { db.closeErr = db.close() })
+	db.closing.Do(func() {
+		db.ebb()
+		db.closeErr = db.close()
+	})
 	return db.closeErr
 }
 

@@ -47,7 +47,11 @@ var (
 	}}
 	roleTable = &table{kind: "role", name: "client_role", key: "client", columns: []column{{name: "uri"}, {name: "roles"}, {name: "at"}}}
 
-	registered = []*table{keyTable, aliasTable, terminalTable, printTable, epochTable, approvalTable, roleTable}
+	journalTable = &table{kind: "journal", name: "journal", key: "name", columns: []column{
+		{name: "id"}, {name: "sealed"}, {name: "ended"}, {name: "txns"}, {name: "reversals"}, {name: "marks"}, {name: "counted"},
+	}}
+
+	registered = []*table{journalTable, keyTable, aliasTable, terminalTable, printTable, epochTable, approvalTable, roleTable}
 )
 
 // names are the columns in the order of the digest, the name first.

@@ -8,14 +8,9 @@ import (
 	"keyd.dev/keyd/internal/isoswitch"
 )
 
-const txnColumns = `SELECT oid, lookup, link, received, mti, card, pan_token, processing, amount, sent, stan, time, date,
-	entry, condition, acquirer, tid, mid, currency, emv, ksn, mac_key, content, raw, up_stan, up_sent,
-	state, rrn, approval, answer, late, issuer_emv, reverse_on_completion, batch_closed, refunded,
-	reversed_amount, refers_to, finished FROM txn `
-
 func readTxn(r scanner) (*isoswitch.Txn, error) {
 	t := new(isoswitch.Txn)
-	err := r.Scan(digest{(*[32]byte)(&t.OID)}, digest{(*[32]byte)(&t.Key)}, &t.Link, instant{&t.Received}, &t.MTI,
+	err := r.Scan(nil, digest{(*[32]byte)(&t.OID)}, digest{(*[32]byte)(&t.Key)}, &t.Link, instant{&t.Received}, &t.MTI,
 		&t.Card.Sealed, &t.Card.Token, &t.Processing, &t.Amount, &t.Sent, &t.STAN, &t.Time, &t.Date,
 		&t.Entry, &t.Condition, &t.Acquirer, &t.TID, &t.MID, &t.Currency, &t.EMV, &t.KSN, &t.MACKey,
 		digest{(*[32]byte)(&t.Content)}, digest{(*[32]byte)(&t.Raw)}, &t.UpSTAN, &t.UpSent,
@@ -28,34 +23,37 @@ func readTxn(r scanner) (*isoswitch.Txn, error) {
 	return t, nil
 }
 
+// txnReceived are the values of txnTable's columns that are written once, but for seq.
+func txnReceived(n *isoswitch.Txn) []any {
+	return []any{n.OID[:], n.Key[:], n.Link, nanos(n.Received), n.MTI, notNull(n.Card.Sealed), n.Card.Token, n.Processing,
+		n.Amount, n.Sent, n.STAN, n.Time, n.Date, n.Entry, n.Condition, n.Acquirer, n.TID, n.MID, n.Currency,
+		none(n.EMV), n.KSN, string(n.MACKey), n.Content[:], n.Raw[:], n.UpSTAN, n.UpSent}
+}
+
+// txnOutcome are the values of those that change.
+func txnOutcome(n *isoswitch.Txn) []any {
+	return []any{string(n.State), n.RRN, n.Approval, n.Answer, n.Late, none(n.IssuerDE55),
+		n.ReverseOnCompletion, n.BatchClosed, n.Refunded, n.ReversedAmount, orNull(n.RefersTo), nanos(n.Finished)}
+}
+
 // Newest implements [isoswitch.Tx].
 func (t *tx) Newest(key isoswitch.LookupKey, since time.Time) (*isoswitch.Txn, error) {
-	return readTxn(t.query(txnColumns+"WHERE lookup = ? AND received >= ? ORDER BY received DESC, seq DESC LIMIT 1",
-		key[:], nanos(since)))
+	return oneSealed(t, txnTable, readTxn, "WHERE lookup = ? AND received >= ? ORDER BY received DESC, seq DESC LIMIT 1",
+		key[:], nanos(since))
 }
 
 // Txn implements [isoswitch.Tx].
 func (t *tx) Txn(oid isoswitch.OID) (*isoswitch.Txn, error) {
-	return readTxn(t.query(txnColumns+"WHERE oid = ?", oid[:]))
+	return oneSealed(t, txnTable, readTxn, "WHERE oid = ?", oid[:])
 }
 
 // InsertTxn implements [isoswitch.Tx]. It returns [ErrRule] for DE 55 with track
 // data in it.
 func (t *tx) InsertTxn(n *isoswitch.Txn) error {
-	if err := checkEMV(n.EMV); err != nil {
-		return fmt.Errorf("store: insert original %x: %w", n.OID[:8], err)
+	err := checkEMV(n.EMV)
+	if err == nil {
+		err = t.insertSealed(txnTable, append(txnReceived(n), txnOutcome(n)...), n.OID[:])
 	}
-	err := t.insert(`INSERT INTO txn (oid, lookup, link, received, mti, card, pan_token, processing, amount, sent,
-		stan, time, date, entry, condition, acquirer, tid, mid, currency, emv, ksn, mac_key, content, raw,
-		up_stan, up_sent, state, rrn, approval, answer, late, issuer_emv, reverse_on_completion, batch_closed, refunded,
-		reversed_amount, refers_to, finished)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-		?, ?, ?, ?)`,
-		n.OID[:], n.Key[:], n.Link, nanos(n.Received), n.MTI, notNull(n.Card.Sealed), n.Card.Token, n.Processing,
-		n.Amount, n.Sent, n.STAN, n.Time, n.Date, n.Entry, n.Condition, n.Acquirer, n.TID, n.MID, n.Currency,
-		none(n.EMV), n.KSN, string(n.MACKey), n.Content[:], n.Raw[:], n.UpSTAN, n.UpSent,
-		string(n.State), n.RRN, n.Approval, n.Answer, n.Late, none(n.IssuerDE55), n.ReverseOnCompletion, n.BatchClosed,
-		n.Refunded, n.ReversedAmount, orNull(n.RefersTo), nanos(n.Finished))
 	if err != nil {
 		return fmt.Errorf("store: insert original %x: %w", n.OID[:8], err)
 	}
@@ -64,25 +62,16 @@ func (t *tx) InsertTxn(n *isoswitch.Txn) error {
 
 // UpdateTxn implements [isoswitch.Tx].
 func (t *tx) UpdateTxn(n *isoswitch.Txn) error {
-	err := t.change(`UPDATE txn SET state = ?, rrn = ?, approval = ?, answer = ?, late = ?, issuer_emv = ?,
-		reverse_on_completion = ?, batch_closed = ?, refunded = ?, reversed_amount = ?, refers_to = ?, finished = ?
-		WHERE oid = ?`,
-		string(n.State), n.RRN, n.Approval, n.Answer, n.Late, none(n.IssuerDE55),
-		n.ReverseOnCompletion, n.BatchClosed, n.Refunded, n.ReversedAmount, orNull(n.RefersTo), nanos(n.Finished),
-		n.OID[:])
-	if err != nil {
+	if err := t.updateSealed(txnTable, n.OID, txnOutcome(n)); err != nil {
 		return fmt.Errorf("store: update original %x: %w", n.OID[:8], err)
 	}
 	return nil
 }
 
-// Unfinished implements [isoswitch.Tx].
+// Unfinished implements [isoswitch.Tx]. Rows that keyd did not write are left
+// out, and told.
 func (t *tx) Unfinished(after isoswitch.OID, limit int) ([]*isoswitch.Txn, error) {
-	if t.s == nil {
-		return nil, errEnded
-	}
-	return collect(t.s, readTxn, txnColumns+"WHERE state IN ('RECEIVED', 'FORWARDED') AND oid > ? ORDER BY oid LIMIT ?",
-		after[:], max(limit, 0))
+	return manySealed(t, txnTable, readTxn, limit, "WHERE state IN ('RECEIVED', 'FORWARDED') AND oid > ? ORDER BY oid", after[:])
 }
 
 // Foreign implements [isoswitch.Tx].

@@ -16,17 +16,28 @@ CREATE INDEX key_lmk ON key (substr(block, 6, 4));
 CREATE INDEX key_timed ON key (id) WHERE enabled = 1
 	AND (instr(life, '"retires"') > 0 OR instr(block, CAST('keyd:not-after=' AS BLOB)) > 0);
 
+CREATE INDEX outbox_due ON outbox (next, seq) WHERE acknowledged = 0;
+
+CREATE INDEX outbox_open ON outbox (oid, seq) WHERE acknowledged = 0;
+
 CREATE INDEX reversal_due ON reversal (next) WHERE state IN ('QUEUED', 'SENT');
 
 CREATE UNIQUE INDEX reversal_full ON reversal (oid) WHERE full = 1;
 
 CREATE INDEX reversal_oid ON reversal (oid);
 
+CREATE INDEX reversal_terminal ON reversal (tid, built);
+
+CREATE INDEX reversal_work ON reversal (built) WHERE state NOT IN ('CONFIRMED', 'CLOSED') AND case_id = '';
+
 CREATE INDEX txn_approval ON txn (approval, received) WHERE approval <> '';
 
 CREATE INDEX txn_card ON txn (pan_token, amount, received) WHERE pan_token <> '';
 
 CREATE INDEX txn_lookup ON txn (lookup, received);
+
+CREATE UNIQUE INDEX txn_refers ON txn (refers_to)
+	WHERE refers_to IS NOT NULL AND state NOT IN ('DECLINED', 'REVERSED', 'REVERSED_UNKNOWN', 'LOCAL_VOID');
 
 CREATE INDEX txn_rrn ON txn (rrn, received) WHERE rrn <> '';
 
@@ -36,7 +47,7 @@ CREATE TABLE accepted (
 	device  TEXT NOT NULL REFERENCES ksn (device),
 	counter INTEGER NOT NULL,
 	message BLOB NOT NULL CHECK (length(message) = 32),
-	at      INTEGER NOT NULL,
+	at      INTEGER NOT NULL, row_mac BLOB NOT NULL DEFAULT x'',
 	PRIMARY KEY (device, counter)
 ) STRICT, WITHOUT ROWID;
 
@@ -83,7 +94,7 @@ CREATE TABLE client_role (
 CREATE TABLE counter (
 	name  TEXT PRIMARY KEY CHECK (name <> ''),
 	value INTEGER NOT NULL CHECK (value >= 0)
-) STRICT, WITHOUT ROWID;
+, row_mac BLOB NOT NULL DEFAULT x'') STRICT, WITHOUT ROWID;
 
 CREATE TABLE epoch (
 	name   TEXT PRIMARY KEY CHECK (name = 'start'),
@@ -102,9 +113,22 @@ CREATE TABLE exchange_token (
 	destroyed   INTEGER NOT NULL DEFAULT 0 -- when its key pair was
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE hook (one INTEGER PRIMARY KEY CHECK (one = 1)) STRICT;
+
 CREATE TABLE issuer (
 	key   BLOB PRIMARY KEY CHECK (length(key) = 32),
 	chain BLOB NOT NULL CHECK (length(chain) BETWEEN 1 AND 131072)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE journal (
+	name      TEXT PRIMARY KEY CHECK (name = 'journal'),
+	id        BLOB NOT NULL CHECK (length(id) = 16),
+	sealed    INTEGER NOT NULL, -- since when its rows have MACs; 0 until that is recorded
+	ended     INTEGER NOT NULL CHECK (ended IN (0, 1)),
+	txns      INTEGER NOT NULL, -- the highest seq
+	reversals INTEGER NOT NULL, -- the highest seq
+	marks     INTEGER NOT NULL, -- how many devices have a mark
+	counted   INTEGER NOT NULL  -- the sum of all marks and counters
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE key (
@@ -135,14 +159,14 @@ CREATE TABLE ksn (
 	device  TEXT PRIMARY KEY CHECK (length(device) IN (16, 20) AND device NOT GLOB '*[^0-9A-F]*'),
 	counter INTEGER NOT NULL CHECK (counter BETWEEN 1 AND 0xFFFFFFFF),
 	at      INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+, row_mac BLOB NOT NULL DEFAULT x'') STRICT, WITHOUT ROWID;
 
 CREATE TABLE ksn_mark (
 	bdk     TEXT NOT NULL REFERENCES key (id),
 	device  TEXT NOT NULL CHECK (length(device) IN (16, 20)),
 	counter INTEGER NOT NULL CHECK (counter BETWEEN 1 AND 4294967295),
 	kinds   INTEGER NOT NULL CHECK (kinds BETWEEN 1 AND 7),
-	at      INTEGER NOT NULL,
+	at      INTEGER NOT NULL, row_mac BLOB NOT NULL DEFAULT x'',
 	PRIMARY KEY (bdk, device)
 ) STRICT, WITHOUT ROWID;
 
@@ -152,7 +176,7 @@ CREATE TABLE ksn_request (
 	counter INTEGER NOT NULL,
 	kind    INTEGER NOT NULL CHECK (kind IN (1, 2, 4)),
 	request BLOB NOT NULL CHECK (length(request) = 32),
-	at      INTEGER NOT NULL,
+	at      INTEGER NOT NULL, row_mac BLOB NOT NULL DEFAULT x'',
 	PRIMARY KEY (bdk, device, counter, kind)
 ) STRICT, WITHOUT ROWID;
 
@@ -160,6 +184,23 @@ CREATE TABLE lmk (
 	generation INTEGER PRIMARY KEY CHECK (generation BETWEEN 1 AND 0xFFFFFFFF),
 	since      INTEGER NOT NULL CHECK (since > 0),
 	retired    INTEGER NOT NULL CHECK (retired >= 0)
+) STRICT;
+
+CREATE TABLE outbox (
+	seq       INTEGER PRIMARY KEY AUTOINCREMENT,
+	rid       BLOB NOT NULL REFERENCES reversal (rid),
+	oid       BLOB NOT NULL REFERENCES txn (oid),
+	kind      TEXT NOT NULL CHECK (kind IN ('created', 'done', 'failed')),
+	n         INTEGER NOT NULL CHECK (n > 0),
+	at        INTEGER NOT NULL,
+	state     TEXT NOT NULL,
+	up_answer TEXT NOT NULL,
+	tries     INTEGER NOT NULL,
+	-- written once up to here
+	sent         INTEGER NOT NULL DEFAULT 0,
+	next         INTEGER NOT NULL DEFAULT 0,
+	acknowledged INTEGER NOT NULL DEFAULT 0,
+	UNIQUE (rid, kind, n)
 ) STRICT;
 
 CREATE TABLE probe (
@@ -211,10 +252,12 @@ CREATE TABLE reversal (
 	last_sent  INTEGER NOT NULL,
 	answered   INTEGER NOT NULL,
 	up_answer  TEXT NOT NULL,
-	closed     INTEGER NOT NULL,
+	closed     INTEGER NOT NULL, granted INTEGER NOT NULL DEFAULT 0 CHECK (granted >= 0), renewed INTEGER NOT NULL DEFAULT 0, case_id TEXT NOT NULL DEFAULT '' CHECK (length(case_id) <= 32), resolved INTEGER NOT NULL DEFAULT 0, row_mac BLOB NOT NULL DEFAULT x'',
 	CHECK (cause <> 'terminal' OR (mti <> '' AND stan <> '' AND raw IS NOT NULL)), -- I-3
 	CHECK (full = 1 OR rest > 0) -- I-2
 ) STRICT;
+
+CREATE TABLE sqlite_sequence(name,seq);
 
 CREATE TABLE "terminal" (
 	tid       TEXT PRIMARY KEY CHECK (length(tid) = 8),
@@ -279,9 +322,9 @@ CREATE TABLE txn (
 	reversed_amount       INTEGER NOT NULL CHECK (reversed_amount BETWEEN 0 AND amount), -- I-2
 	refers_to  BLOB CHECK (length(refers_to) = 32),
 	finished   INTEGER NOT NULL
-) STRICT;
+, row_mac BLOB NOT NULL DEFAULT x'') STRICT;
 
-CREATE TRIGGER accepted_once BEFORE UPDATE ON accepted
+CREATE TRIGGER accepted_once BEFORE UPDATE OF device, counter, message, at ON accepted
 	BEGIN SELECT RAISE(ABORT, 'what was accepted does not change'); END;
 
 CREATE TRIGGER approval_begins BEFORE INSERT ON approval
@@ -303,7 +346,7 @@ CREATE TRIGGER approval_written_once BEFORE UPDATE ON approval
 		OR new.asked <> old.asked OR new.deadline <> old.deadline
 	BEGIN SELECT RAISE(ABORT, 'what was asked for does not change'); END;
 
-CREATE TRIGGER counter_rises BEFORE UPDATE ON counter
+CREATE TRIGGER counter_rises BEFORE UPDATE OF name, value ON counter
 	WHEN new.name <> old.name OR new.value <= old.value
 	BEGIN SELECT RAISE(ABORT, 'a counter only rises'); END;
 
@@ -333,7 +376,7 @@ CREATE TRIGGER ksn_mark_rises BEFORE UPDATE ON ksn_mark
 CREATE TRIGGER ksn_mark_stays BEFORE DELETE ON ksn_mark
 	BEGIN SELECT RAISE(ABORT, 'the counter of a key serial number is not forgotten'); END;
 
-CREATE TRIGGER ksn_rises BEFORE UPDATE ON ksn
+CREATE TRIGGER ksn_rises BEFORE UPDATE OF device, counter, at ON ksn
 	WHEN new.device <> old.device OR new.counter <= old.counter
 	BEGIN SELECT RAISE(ABORT, 'a KSN counter only rises'); END;
 
@@ -346,6 +389,41 @@ CREATE TRIGGER lmk_onward BEFORE UPDATE ON lmk
 
 CREATE TRIGGER lmk_stays BEFORE DELETE ON lmk
 	BEGIN SELECT RAISE(ABORT, 'a generation is never forgotten'); END;
+
+CREATE TRIGGER outbox_acknowledged BEFORE UPDATE ON outbox WHEN old.acknowledged <> 0
+	BEGIN SELECT RAISE(ABORT, 'an event that was acknowledged stays so'); END;
+
+CREATE TRIGGER outbox_stays BEFORE DELETE ON outbox
+	BEGIN SELECT RAISE(ABORT, 'the outbox forgets nothing'); END;
+
+CREATE TRIGGER outbox_written_once BEFORE UPDATE OF seq, rid, oid, kind, n, at, state, up_answer, tries ON outbox
+	BEGIN SELECT RAISE(ABORT, 'what an event tells does not change'); END;
+
+CREATE TRIGGER reversal_case_stays BEFORE UPDATE ON reversal
+	WHEN old.case_id <> '' AND (new.case_id <> old.case_id OR new.state <> old.state OR new.resolved <> old.resolved)
+	BEGIN SELECT RAISE(ABORT, 'a reversal that was closed with a case stays closed'); END;
+
+CREATE TRIGGER reversal_created AFTER INSERT ON reversal
+	WHEN new.state = 'QUEUED' AND EXISTS (SELECT 1 FROM hook)
+	BEGIN INSERT INTO outbox (rid, oid, kind, n, at, state, up_answer, tries)
+		VALUES (new.rid, new.oid, 'created', 1, new.built, new.state, new.up_answer, new.tries); END;
+
+CREATE TRIGGER reversal_done AFTER UPDATE OF state ON reversal
+	WHEN old.state <> 'CONFIRMED' AND new.state = 'CONFIRMED' AND EXISTS (SELECT 1 FROM hook)
+	BEGIN INSERT INTO outbox (rid, oid, kind, n, at, state, up_answer, tries)
+		VALUES (new.rid, new.oid, 'done', 1, new.closed, new.state, new.up_answer, new.tries); END;
+
+CREATE TRIGGER reversal_failed AFTER UPDATE OF state ON reversal
+	WHEN old.state <> new.state AND new.state IN ('FAILED', 'PARKED') AND EXISTS (SELECT 1 FROM hook)
+	BEGIN INSERT INTO outbox (rid, oid, kind, n, at, state, up_answer, tries)
+		VALUES (new.rid, new.oid, 'failed',
+			1 + (SELECT count(*) FROM outbox WHERE rid = new.rid AND kind = 'failed'),
+			new.closed, new.state, new.up_answer, new.tries); END;
+
+CREATE TRIGGER reversal_released AFTER UPDATE OF state ON reversal
+	WHEN old.state IN ('WAITING', 'HELD') AND new.state = 'QUEUED' AND EXISTS (SELECT 1 FROM hook)
+	BEGIN INSERT INTO outbox (rid, oid, kind, n, at, state, up_answer, tries)
+		VALUES (new.rid, new.oid, 'created', 1, new.built, new.state, new.up_answer, new.tries); END;
 
 CREATE TRIGGER reversal_stays BEFORE DELETE ON reversal
 	BEGIN SELECT RAISE(ABORT, 'the journal forgets nothing'); END;
@@ -370,12 +448,27 @@ CREATE TRIGGER txn_final BEFORE UPDATE OF state ON txn
 	WHEN old.state IN ('DECLINED', 'REVERSED', 'REVERSED_UNKNOWN', 'LOCAL_VOID', 'TOMBSTONE') AND new.state <> old.state
 	BEGIN SELECT RAISE(ABORT, 'the state is final'); END;
 
+CREATE TRIGGER txn_refers_once BEFORE UPDATE OF refers_to ON txn
+	WHEN new.refers_to IS NOT old.refers_to
+	BEGIN SELECT RAISE(ABORT, 'what an original refers to does not change'); END;
+
 CREATE TRIGGER txn_reversed_amount BEFORE UPDATE OF reversed_amount ON txn
 	WHEN new.reversed_amount < old.reversed_amount
 	BEGIN SELECT RAISE(ABORT, 'a reversed amount only rises'); END;
 
 CREATE TRIGGER txn_stays BEFORE DELETE ON txn
 	BEGIN SELECT RAISE(ABORT, 'the journal forgets nothing'); END;
+
+CREATE TRIGGER txn_transition BEFORE UPDATE OF state ON txn
+	WHEN new.state <> old.state AND old.state || ' ' || new.state NOT IN (
+		'RECEIVED FORWARDED', 'RECEIVED APPROVED', 'RECEIVED DECLINED', 'RECEIVED REVERSAL_PENDING', 'RECEIVED LOCAL_VOID',
+		'FORWARDED APPROVED', 'FORWARDED DECLINED', 'FORWARDED REVERSAL_PENDING', 'FORWARDED LOCAL_VOID',
+		'APPROVED REVERSAL_PENDING', 'APPROVED REV_HELD', 'APPROVED VOIDED', 'APPROVED COMPLETED',
+		'VOIDED APPROVED', 'COMPLETED APPROVED',
+		'REVERSAL_PENDING REVERSED', 'REVERSAL_PENDING REVERSED_UNKNOWN', 'REVERSAL_PENDING REV_FAILED',
+		'REV_HELD REVERSAL_PENDING', 'REV_HELD APPROVED',
+		'REV_FAILED REVERSAL_PENDING')
+	BEGIN SELECT RAISE(ABORT, 'the original does not go from one of these states to the other'); END;
 
 CREATE TRIGGER txn_written_once BEFORE UPDATE OF seq, oid, lookup, link, received, mti, card, pan_token,
 		processing, amount, sent, stan, time, date, entry, condition, acquirer, tid, mid, currency, emv,
