@@ -221,6 +221,7 @@ func (d *daemon) watchNode() {
 	d.metrics.token.watch(d.metrics, d.node.token)
 	d.metrics.watchAudit(d.node.audit)
 	d.metrics.watchStore(d.node.db)
+	d.metrics.watchPatrol()
 	d.metrics.watchKeys(d.node.custody)
 }
 
