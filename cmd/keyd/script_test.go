@@ -67,6 +67,7 @@ func TestScripts(t *testing.T) {
 			"keyof":     cmdKeyOf,
 
 			"reversalin": cmdReversalIn,
+			"sql":        cmdSQL,
 		},
 	})
 }
