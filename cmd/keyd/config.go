@@ -139,14 +139,14 @@ type switchConfig struct {
 	SAFTTL         duration `toml:"saf_ttl,omitempty" comment:"Life of a reversal in the queue; default 24h." reload:"yes"`
 	SAFBreaker     int      `toml:"saf_breaker,omitempty" comment:"Different reversals in a row without an answer after which the queue rests, and one goes out now and then as a probe; -1 is never; default 10." reload:"yes"`
 	SAFShare       int      `toml:"saf_share,omitempty" comment:"Reversals of one terminal that are sent at a time, of 64; default 16." reload:"yes"`
-	SaleDiskPct    int      `toml:"sale_disk_pct,omitempty" comment:"Free space in percent, of the disk of the audit log and that of the database, below which new sales get 96 while reversals are still taken and sent; above audit.disk_critical_pct; default 2 above it."`
+	SaleDiskPct    int      `toml:"sale_disk_pct,omitempty" comment:"Free space in percent, of the disk of the audit log and that of the database, below which new sales get 96 while reversals are still taken and sent; above audit.disk_critical_pct; default 12."`
 	KSNStep        int      `toml:"ksn_step,omitempty" comment:"Greatest step forward of a KSN counter; default 10000." reload:"yes"`
 	ReversalRate   int      `toml:"reversals_per_hour,omitempty" comment:"Reversals of one terminal in an hour above which an alarm is raised; default no limit." reload:"yes"`
 	MerchantRate   int      `toml:"merchant_reversals_per_hour,omitempty" comment:"The same for one merchant, all its terminals together; default no limit." reload:"yes"`
 	CardRate       int      `toml:"card_reversals_per_hour,omitempty" comment:"The same for one card; default no limit." reload:"yes"`
 	CashRate       int      `toml:"cash_reversals_per_hour,omitempty" comment:"The same with one of the reasons of cash_reasons, for one terminal and for one card; default no limit." reload:"yes"`
 	CashReasons    []string `toml:"cash_reasons,omitempty" comment:"Reasons of a reversal (DE 39) by which a machine says that no cash came out; default none." reload:"yes"`
-	RateAction     string   `toml:"reversal_rate_action,omitempty" comment:"What happens to a reversal above one of these rates: observe, an alert, or refuse, 58; default observe." reload:"yes"`
+	RateAction     string   `toml:"reversal_rate_action,omitempty" comment:"What happens to a reversal above one of these rates: observe, an alert; refuse, 58; hold, 00 and nothing is sent until two persons have released it; default observe." reload:"yes"`
 	Completion     int      `toml:"completion_percent,omitempty" comment:"Most that a completion may be of its pre-authorisation, percent, 1 to 200; default 100." reload:"yes"`
 	TimeZone       string   `toml:"time_zone,omitempty" comment:"Time zone of hours and cutover, Europe/Berlin say; default UTC." reload:"yes"`
 	Hours          []string `toml:"hours,omitempty" comment:"Times of the day at which sales are taken, 08:00-22:00 say; default no limit." reload:"yes"`
@@ -298,7 +298,7 @@ func (c *config) fillDefaults() {
 	def(&s.SAFTTL, duration(24*time.Hour))
 	def(&s.SAFBreaker, 10)
 	def(&s.SAFShare, 16)
-	def(&s.SaleDiskPct, c.Audit.DiskCriticalPct+2)
+	def(&s.SaleDiskPct, max(12, c.Audit.DiskCriticalPct+2))
 	c.Hook.fillDefaults()
 	def(&s.LockoutFailure, 5)
 	def(&s.LockoutWindow, duration(10*time.Minute))

@@ -13,28 +13,24 @@ import (
 
 type hookConfig struct {
 	URL    string `toml:"url,omitempty" comment:"Where events are posted, https://host/path; default nowhere."`
-	CA     string `toml:"ca,omitempty" comment:"Who may sign the receiver's certificate, PEM."`
+	CA     string `toml:"ca,omitempty" comment:"Who may sign the receiver's certificate, PEM; needed with url; default none."`
 	Cert   string `toml:"cert,omitempty" comment:"Our client certificate, PEM, or vault:NAME of a [[vault_certificate]]; default none."`
 	Key    string `toml:"key,omitempty" comment:"Its key, PEM."`
 	MinTLS string `toml:"min_tls,omitempty" comment:"\"1.3\" (default) or \"1.2\"."`
-	MACKey string `toml:"mac_key,omitempty" comment:"Alias of the key that signs events: HMAC_SHA256, usage TR31_M7_HMAC_KEY."`
+	MACKey string `toml:"mac_key,omitempty" comment:"Alias of the key that signs events: HMAC_SHA256 of usage M7; needed with url; default none."`
 }
 
 func (h *hookConfig) tls() tlsConfig {
 	return tlsConfig{Cert: h.Cert, Key: h.Key, CA: h.CA, MinTLS: h.MinTLS}
 }
 
-func (h *hookConfig) fillDefaults() {
-	if h.URL != "" {
-		def(&h.MinTLS, "1.3")
-	}
-}
+func (h *hookConfig) fillDefaults() { def(&h.MinTLS, "1.3") }
 
 // hook refuses a receiver without HTTPS, without a CA or without a key.
 func (k *configCheck) hook(c *config) {
 	h := &c.Hook
 	if h.URL == "" {
-		k.want(*h == hookConfig{}, "hook.url", "needs the address of the receiver, https://host/path; without one leave [hook] out")
+		k.want(*h == hookConfig{MinTLS: h.MinTLS}, "hook.url", "needs the address of the receiver, https://host/path; without one leave [hook] out")
 		return
 	}
 	u, err := url.Parse(h.URL)

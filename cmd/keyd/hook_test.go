@@ -108,12 +108,12 @@ func TestHookSurvivesKill(t *testing.T) {
 	}
 	cert := selfSigned(t, filepath.Join(k.dir, "receiver.pem"))
 	config := filepath.Join(k.dir, "keyd.toml")
-	f, err := os.OpenFile(config, os.O_APPEND|os.O_WRONLY, 0)
+	text, err := os.ReadFile(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(f, "\n[hook]\nurl = 'https://localhost:%s/events'\nca = 'receiver.pem'\nmac_key = 'alias/hook'\n", port)
-	if err := f.Close(); err != nil {
+	with := fmt.Sprintf("[hook]\nurl = 'https://localhost:%s/events'\nca = 'receiver.pem'\nmac_key = 'alias/hook'\n", port)
+	if err := os.WriteFile(config, []byte(strings.Replace(string(text), "[hook]\n", with, 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	k.start()

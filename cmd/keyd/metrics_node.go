@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -44,8 +45,9 @@ func (m *metrics) watchAudit(log *audit.Log) {
 }
 
 // watchStore shows the writer's queue and what waits in the database for upstream,
-// and for a second person.
-func (m *metrics) watchStore(db *store.DB) {
+// and for a second person. The states of reversals for these upstreams are
+// counted from 0, so that an alert sees the first.
+func (m *metrics) watchStore(db *store.DB, upstreams []upstreamConfig) {
 	var (
 		queue     = describe("keyd_store_queue", "Changes that wait to be committed; 8192 is the most.")
 		reversals = describe("keyd_reversals_queued", "Reversals that upstream has not confirmed.")
@@ -66,7 +68,7 @@ func (m *metrics) watchStore(db *store.DB) {
 		}
 		ch <- gaugeOf(reversals, float64(b.Reversals))
 		ch <- gaugeOf(oldest, sinceOr0(b.Oldest))
-		for _, q := range b.Queues {
+		for _, q := range withEmpty(b.Queues, upstreams) {
 			ch <- gaugeOf(depth, float64(q.Reversals), q.Upstream, q.State)
 			ch <- gaugeOf(age, sinceOr0(q.Oldest), q.Upstream, q.State)
 		}
@@ -75,6 +77,19 @@ func (m *metrics) watchStore(db *store.DB) {
 		ch <- gaugeOf(approvals, float64(b.Approvals))
 		ch <- gaugeOf(waited, sinceOr0(b.Asked))
 	}})
+}
+
+// withEmpty adds the queues that are empty.
+func withEmpty(queues []store.Queue, upstreams []upstreamConfig) []store.Queue {
+	for i := range upstreams {
+		for _, state := range []string{"WAITING", "QUEUED", "SENT", "HELD", "PARKED", "FAILED"} {
+			name := upstreams[i].Name
+			if !slices.ContainsFunc(queues, func(q store.Queue) bool { return q.Upstream == name && q.State == state }) {
+				queues = append(queues, store.Queue{Upstream: name, State: state})
+			}
+		}
+	}
+	return queues
 }
 
 // watchKeys shows how many keys come to the end of their time or uses, as the

@@ -220,7 +220,7 @@ func (d *daemon) watchNode() {
 	d.ops.watch(partAudit, true, func(context.Context) error { return d.node.audit.Ready() })
 	d.metrics.token.watch(d.metrics, d.node.token)
 	d.metrics.watchAudit(d.node.audit)
-	d.metrics.watchStore(d.node.db)
+	d.metrics.watchStore(d.node.db, d.cfg.Upstream)
 	d.metrics.watchPatrol()
 	d.metrics.watchKeys(d.node.custody)
 }

@@ -90,12 +90,18 @@ func probes() []probe {
 		own(custody.OpDistributeKeys, `{"Tid":"T9999999","Form":"TR31"}`),
 		own(custody.OpGetLMK, `{}`), own(custody.OpRewrapKeys, `{}`), own(custody.OpRetireLMK, `{"Generation":7}`),
 		own(custody.OpBackup, `{}`),
+		own(custody.OpListReversals, `{}`), own(custody.OpGetReversal, noReversal),
+		own(custody.OpRetryReversal, noReversal), own(custody.OpParkReversal, noReversal),
+		own(custody.OpResolveReversal, `{"Reversal":"kkkkkkkkkkkkkkkkkkkkkkkk","Case":"C-1"}`),
 
 		door(custody.OpOpenCeremony, "open", `{"script":"none"}`),
 		door(custody.OpJoinCeremony, "join", `{"id":"none"}`), door(custody.OpJoinCeremony, "give", `{"id":"none"}`),
 		door(custody.OpListCeremonies, "list", `{}`), door(custody.OpListCeremonies, "status", `{"id":"none"}`),
 	}
 }
+
+// noReversal names one that is not there.
+const noReversal = `{"Reversal":"kkkkkkkkkkkkkkkkkkkkkkkk"}`
 
 // roleClients has a client of the development daemon for each role, and for none.
 func roleClients() map[string]custody.Role {
