@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/isoswitch"
@@ -374,4 +376,437 @@ func TestR50WhatAMACIsBoundTo(t *testing.T) {
 			t.Errorf("got %v, want ErrTampered", err)
 		}
 	})
+}
+
+// TestR50AChangedRowHindersNoOther: the queue and the restart leave out rows that
+// keyd did not write, however many there are.
+func TestR50AChangedRowHindersNoOther(t *testing.T) {
+	h := newHouse(t)
+	update(t, h.db, func(tx isoswitch.Tx) error {
+		for n := range byte(3) {
+			sale, rev := aTxn(100+10*n), aReversal(150+10*n, hash(100+10*n))
+			sale.OID, sale.RefersTo, rev.TID = hash(100+10*n), isoswitch.OID{}, fmt.Sprintf("T000010%d", n)
+			rev.Next = day().Add(time.Duration(n) * time.Second)
+			if err := errors.Join(tx.InsertTxn(sale), tx.InsertReversal(rev)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	a := breakInto(t, h.path)
+	a.do("UPDATE reversal SET tries = 77 WHERE tid <> 'T0000102'")
+	a.do("UPDATE txn SET amount = 77 WHERE seq <> 4")
+	view(t, h.db, func(tx isoswitch.Tx) error {
+		due, err := tx.Due(day().Add(time.Hour), 1, nil)
+		if err != nil || len(due) != 1 || due[0].TID != "T0000102" {
+			t.Errorf("due: %v %v", due, err)
+		}
+		next, err := tx.NextDue()
+		if err != nil || !next.Equal(day().Add(2*time.Second)) {
+			t.Errorf("the next is due at %v, %v", next, err)
+		}
+		found, err := tx.Unfinished(isoswitch.OID{}, 10)
+		if err != nil || len(found) != 1 || found[0].OID != hash(110) {
+			t.Errorf("unfinished: %v %v", found, err)
+		}
+		return nil
+	})
+	if len(h.told) != 8 {
+		t.Errorf("told of %d rows, want 8: %+v", len(h.told), h.told)
+	}
+}
+
+// TestR50WhatWasPutBackWhileKeydRuns: older copies of marks and counters, whose
+// MACs are right, and rows that are gone.
+func TestR50WhatWasPutBackWhileKeydRuns(t *testing.T) {
+	const device = isoswitch.Device("FFFF9876543210E00000")
+	spend := func(h *house, counter uint32) error {
+		use := aUse(counter, custody.KSNPIN, 9)
+		return h.db.SpendKSN(context.Background(), use)
+	}
+	accept := func(h *house, counter uint32) error {
+		return h.db.Update(context.Background(), func(tx isoswitch.Tx) error {
+			if _, err := tx.LastCounter(device); err != nil {
+				return err
+			}
+			return tx.Accept(device, counter, hash(3), day())
+		})
+	}
+	reserve := func(h *house) error {
+		return h.db.Update(context.Background(), func(tx isoswitch.Tx) error { _, err := tx.Reserve("stan/0", 1); return err })
+	}
+	for _, c := range []struct {
+		name, table  string
+		onward, then func(h *house) error
+	}{
+		{"A-15 a KSN mark", "ksn", func(h *house) error { return accept(h, 20) }, func(h *house) error { return accept(h, 15) }},
+		{"the mark of a guarded key", "ksn_mark", func(h *house) error { return spend(h, 20) }, func(h *house) error { return spend(h, 15) }},
+		{"a counter", "counter", reserve, reserve},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHouse(t)
+			a := breakInto(t, h.path)
+			a.do("CREATE TEMP TABLE kept AS SELECT * FROM " + c.table)
+			if err := c.onward(h); err != nil {
+				t.Fatal(err)
+			}
+			a.do("DELETE FROM " + c.table)
+			a.do("INSERT INTO " + c.table + " SELECT * FROM temp.kept")
+			if err := c.then(h); !errors.Is(err, custody.ErrTampered) {
+				t.Errorf("put back: got %v, want ErrTampered", err)
+			}
+			a.do("DELETE FROM " + c.table)
+			if err := c.then(h); !errors.Is(err, custody.ErrTampered) {
+				t.Errorf("deleted: got %v, want ErrTampered", err)
+			}
+			if len(h.told) == 0 || h.told[0].Kind != c.table {
+				t.Errorf("told %+v", h.told)
+			}
+		})
+	}
+	for name, statement := range map[string]string{
+		"a row in the middle": "DELETE FROM txn WHERE seq = 1",
+		"the last row":        "DELETE FROM txn WHERE seq = 2",
+		"all":                 "DELETE FROM reversal",
+	} {
+		t.Run("gone: "+name, func(t *testing.T) {
+			h := newHouse(t)
+			breakInto(t, h.path).do(statement)
+			if found := h.patrol(t); found.Wrong != 1 {
+				t.Errorf("the patrol found %+v", found)
+			}
+		})
+	}
+	t.Run("the last row, before the next is written", func(t *testing.T) {
+		h := newHouse(t)
+		breakInto(t, h.path).do("DELETE FROM txn WHERE seq = 2")
+		update(t, h.db, func(tx isoswitch.Tx) error {
+			sale := aTxn(200)
+			sale.RefersTo = isoswitch.OID{}
+			return tx.InsertTxn(sale)
+		})
+		if len(h.told) != 1 || h.told[0].Name != "2" {
+			t.Errorf("told %+v", h.told)
+		}
+	})
+}
+
+// TestR50WhatWasPutBackWhileKeydWasStopped: the token knows how far the journal
+// had come at the last start, and at an end in order exactly.
+func TestR50WhatWasPutBackWhileKeydWasStopped(t *testing.T) {
+	for name, c := range map[string]struct {
+		do   string
+		want error
+	}{
+		"nothing":                 {"SELECT 1", nil},
+		"the last original gone":  {"DELETE FROM txn WHERE seq = 2", ErrRegister},
+		"the last reversal gone":  {"DELETE FROM reversal WHERE seq = 2", ErrRegister},
+		"a mark gone":             {"DELETE FROM ksn WHERE device = 'FFFF9876543210E00000'", ErrRegister},
+		"a guarded mark lower":    {"UPDATE ksn_mark SET counter = counter - 1", ErrRegister},
+		"a counter lower":         {"UPDATE counter SET value = value - 1", ErrRegister},
+		"a mark higher":           {"UPDATE ksn SET counter = counter + 1", ErrRegister},
+		"which journal it is":     {"UPDATE journal SET id = randomblob(16)", ErrRegister},
+		"that it ended otherwise": {"UPDATE journal SET ended = 0, txns = 0, reversals = 0, marks = 0, counted = 0", ErrRegister},
+		"to be sealed anew":       {"UPDATE txn SET row_mac = x'', amount = 1; DELETE FROM journal", ErrRegister},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			shut(t, h.db)
+			breakInto(t, h.path).do(c.do)
+			cfg, err := config(h.path, Serve)
+			if err != nil {
+				t.Fatal(err)
+			}
+			db, err := Open(t.Context(), cfg)
+			if err == nil {
+				shut(t, db)
+			}
+			if !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+			if c.want == nil {
+				return
+			}
+			cfg.Adopt = true
+			if db, err = Open(t.Context(), cfg); err != nil {
+				t.Fatalf("by an administrator's decision: %v", err)
+			}
+			shut(t, db)
+		})
+	}
+}
+
+// TestR50RowsOfBeforeAreSealedOnce: an upgrade of a database that has rows
+// without MACs, also one that was interrupted.
+func TestR50RowsOfBeforeAreSealedOnce(t *testing.T) {
+	h := newHouse(t)
+	shut(t, h.db)
+	a := breakInto(t, h.path)
+	for _, table := range sealedTables {
+		a.do("UPDATE " + table.name + " SET row_mac = x''")
+	}
+	a.do("DELETE FROM journal")
+	a.do("UPDATE txn SET row_mac = x''")
+	h.db = openAdopted(t, h.path)
+	done, unrecorded := h.db.Sealing()
+	if want := 2 * len(sealedTables); done.Rows != want || !unrecorded {
+		t.Errorf("%d rows were sealed, unrecorded %v; want %d, true", done.Rows, unrecorded, want)
+	}
+	if found := h.patrol(t); found.Wrong > 0 || found.Rows != 2*len(sealedTables) {
+		t.Errorf("the patrol found %+v", found)
+	}
+	shut(t, h.db)
+
+	// It was not recorded: the next start goes on, and finds one that was left.
+	a.do("UPDATE txn SET row_mac = x'' WHERE seq = 1")
+	h.open(t)
+	if done, unrecorded := h.db.Sealing(); done.Rows != 1 || !unrecorded {
+		t.Errorf("after an interruption: %d rows, unrecorded %v; want 1, true", done.Rows, unrecorded)
+	}
+	if err := h.db.SealingRecorded(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, h.db)
+
+	// It was: such a row is a changed one for ever.
+	a.do("UPDATE txn SET row_mac = x'' WHERE seq = 1")
+	h.open(t)
+	if done, unrecorded := h.db.Sealing(); done.Rows != 0 || unrecorded {
+		t.Errorf("once recorded: %d rows, unrecorded %v; want none", done.Rows, unrecorded)
+	}
+	if found := h.patrol(t); found.Wrong != 1 {
+		t.Errorf("the patrol found %+v, want one row", found)
+	}
+}
+
+// TestR50UpgradeFromTheSchemaBefore makes a database by the schema before MACs,
+// with rows, and opens it.
+func TestR50UpgradeFromTheSchemaBefore(t *testing.T) {
+	const before = 8
+	from := newHouse(t)
+	path := filepath.Join(t.TempDir(), "keyd.db")
+	source := breakInto(t, from.path)
+	err := Restore(t.Context(), path, before, func(RowSink) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := breakTo(t, path)
+	old.do("ATTACH DATABASE ? AS source", from.path)
+	old.do("INSERT INTO key SELECT * FROM source.key")
+	for _, table := range sealedTables {
+		names := ""
+		for _, name := range table.names() {
+			if !slices.Contains([]string{"granted", "renewed", "case_id", "resolved"}, name) {
+				names += ", " + name
+			}
+		}
+		names = names[2:]
+		old.do("INSERT INTO " + table.name + " (" + names + ") SELECT " + names + " FROM source." + table.name)
+	}
+	old.do("DETACH DATABASE source")
+	want := source.get("SELECT count(*) FROM txn")
+	h := &house{path: path}
+	h.db = openAdopted(t, path)
+	if done, unrecorded := h.db.Sealing(); done.Rows != 2*len(sealedTables) || !unrecorded {
+		t.Errorf("sealed %+v, unrecorded %v", done, unrecorded)
+	}
+	if found := h.patrol(t); found.Wrong > 0 || found.Rows != 2*len(sealedTables) {
+		t.Errorf("the patrol found %+v of %v", found, want)
+	}
+	for _, r := range readers() {
+		if err := errors.Join(r.first(h), r.other(h)); err != nil {
+			t.Errorf("%s: %v", r.table, err)
+		}
+	}
+}
+
+// breakTo is breakInto that leaves the rules where they are.
+func breakTo(t testing.TB, path string) attacker {
+	t.Helper()
+	pool, err := sql.Open("sqlite3", "file:"+path+"?_busy_timeout=30000&_foreign_keys=off")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool.SetMaxOpenConns(1)
+	t.Cleanup(func() { pool.Close() })
+	return attacker{t, pool}
+}
+
+// TestR50HistoriesLeaveRightRows: whatever is done by this package, through
+// failures and starts, leaves rows that it takes.
+func TestR50HistoriesLeaveRightRows(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		h := &house{path: filepath.Join(t.TempDir(), "keyd.db")}
+		h.open(t)
+		sales := byte(0)
+		fails := errors.New("given up")
+		rt.Repeat(map[string]func(*rapid.T){
+			"sale": func(rt *rapid.T) {
+				give := rapid.Bool().Draw(rt, "fails")
+				err := h.db.Update(t.Context(), func(tx isoswitch.Tx) error {
+					sale := aTxn(sales + 1)
+					sale.RefersTo, sale.ReversedAmount, sale.Finished = isoswitch.OID{}, 0, time.Time{}
+					_, err := tx.Reserve("stan", 1)
+					if err = errors.Join(err, tx.InsertTxn(sale)); err == nil && give {
+						return fails
+					}
+					return err
+				})
+				if give != errors.Is(err, fails) || !give && err != nil {
+					rt.Fatal(err)
+				}
+				if !give {
+					sales++
+				}
+			},
+			"outcome": func(rt *rapid.T) {
+				if sales == 0 {
+					rt.Skip("nothing to end")
+				}
+				n := rapid.ByteRange(1, sales).Draw(rt, "sale")
+				err := h.db.Update(t.Context(), func(tx isoswitch.Tx) error {
+					sale, err := tx.Txn(hash(n))
+					if err != nil || sale.State != isoswitch.Forwarded {
+						return err
+					}
+					sale.State, sale.Answer, sale.Finished = isoswitch.ReversalPending, "68", day()
+					rev := aReversal(n, sale.OID)
+					rev.Raw, rev.Cause = isoswitch.Hash{}, isoswitch.ByTimeout
+					return errors.Join(tx.UpdateTxn(sale), tx.InsertReversal(rev))
+				})
+				if err != nil {
+					rt.Fatal(err)
+				}
+			},
+			"try": func(rt *rapid.T) {
+				err := h.db.Update(t.Context(), func(tx isoswitch.Tx) error {
+					due, err := tx.Due(day().Add(time.Hour), 3, nil)
+					for _, v := range due {
+						v.Tries++
+						err = errors.Join(err, tx.UpdateReversal(v))
+					}
+					return err
+				})
+				if err != nil {
+					rt.Fatal(err)
+				}
+			},
+			"message": func(rt *rapid.T) {
+				device := isoswitch.Device(fmt.Sprintf("FFFF9876543210E%d0000", 2*rapid.IntRange(0, 2).Draw(rt, "device")))
+				step := rapid.Uint32Range(0, 70).Draw(rt, "step")
+				err := h.db.Update(t.Context(), func(tx isoswitch.Tx) error {
+					last, err := tx.LastCounter(device)
+					if err != nil || step == 0 {
+						return err
+					}
+					return tx.Accept(device, last+step, hash(byte(step)), day())
+				})
+				if err != nil {
+					rt.Fatal(err)
+				}
+			},
+			"start": func(rt *rapid.T) {
+				if err := h.db.Close(); err != nil {
+					rt.Fatal(err)
+				}
+				h.open(t)
+			},
+			"": func(rt *rapid.T) {
+				found, err := h.db.Patrol(t.Context(), nil)
+				if err != nil || found.Wrong > 0 || len(h.told) > 0 {
+					rt.Fatalf("the patrol found %+v, %v; told %v", found, err, h.told)
+				}
+			},
+		})
+	})
+}
+
+// TestR50ABackupKeepsMarks: the marks and counters of a backup are those that
+// keyd wrote, and are right in the database that is made of it.
+func TestR50ABackupKeepsMarks(t *testing.T) {
+	h := newHouse(t)
+	kept := new(rowsOf)
+	if err := h.db.Backup(t.Context(), kept); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "keyd.db")
+	err := Restore(t.Context(), path, SchemaVersion(), func(sink RowSink) error {
+		for _, step := range kept.replay {
+			if err := step(sink); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := &house{path: path}
+	again.db = openAdopted(t, path)
+	if done, unrecorded := again.db.Sealing(); done.Rows != 6 || !unrecorded { // two each of ksn, counter, ksn_mark
+		t.Errorf("sealed %+v, unrecorded %v", done, unrecorded)
+	}
+	for _, r := range readers() {
+		if r.table != "ksn" && r.table != "counter" && r.table != "ksn_mark" {
+			continue
+		}
+		if err := errors.Join(r.first(again), r.other(again)); err != nil {
+			t.Errorf("%s: %v", r.table, err)
+		}
+	}
+	if err := again.db.SpendKSN(t.Context(), aUse(3, custody.KSNPIN, 1)); !errors.Is(err, custody.ErrKSN) {
+		t.Errorf("a KSN that was used before the backup: %v", err)
+	}
+	t.Run("of a changed mark there is none", func(t *testing.T) {
+		breakInto(t, h.path).do("UPDATE ksn SET counter = 1")
+		if err := h.db.Backup(t.Context(), new(rowsOf)); !errors.Is(err, custody.ErrTampered) {
+			t.Errorf("got %v, want ErrTampered", err)
+		}
+		if len(h.told) == 0 {
+			t.Error("nothing was told")
+		}
+	})
+}
+
+// BenchmarkSeal is the work of one row: its form and its MAC, as an original.
+func BenchmarkSeal(b *testing.B) {
+	sealer, err := testSealer([16]byte{1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	g := &guard{sealer: sealer}
+	values := append([]any{int64(1)}, append(txnReceived(aTxn(1)), txnOutcome(aTxn(1))...)...)
+	if err := g.seal(txnTable, values); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(g.text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := g.seal(txnTable, values); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkPatrol reads rows as the patrol does, MACs compared.
+func BenchmarkPatrol(b *testing.B) {
+	h := newHouse(b)
+	for n := range 1000 {
+		update(b, h.db, func(tx isoswitch.Tx) error {
+			sale := aTxn(1)
+			sale.RefersTo = isoswitch.OID{}
+			sale.OID, sale.Key = sha256.Sum256(fmt.Append(nil, n)), hash(7)
+			return tx.InsertTxn(sale)
+		})
+	}
+	b.ResetTimer()
+	rows := 0
+	for b.Loop() {
+		found, err := h.db.Patrol(b.Context(), nil)
+		if err != nil || found.Wrong > 0 {
+			b.Fatal(found, err)
+		}
+		rows += found.Rows
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(rows), "ns/row")
 }
