@@ -17,6 +17,10 @@ type question struct {
 	names  iso8583.OriginalData
 	key    LookupKey // of the original that it names, in the sender's own space
 
+	byBatch bool   // it names its original by batch
+	current bool   // and is of the batch that its terminal is in
+	type60  string // DE 60.1
+
 	token      string // of the PAN, keyed
 	processing string
 	amount     int64 // minor units
@@ -48,7 +52,7 @@ type policy struct {
 	lookBack time.Duration
 	maxAge   time.Duration
 	skew     time.Duration
-	refuse   bool // D-35 refuses
+	over     VelocityAction // D-35
 	profile  profile.Rules
 
 	completion int // most of a pre-authorization that a completion may be, percent
@@ -81,6 +85,9 @@ func (p policy) rule(row string, q question, f facts) verdict {
 	case row == "D-10" && f.original != nil:
 		v.effect = noEffect // the tombstone is there
 	}
+	if row == "D-35" && p.over == Hold && q.full {
+		v.code, v.effect = codeApproved, holdReversal
+	}
 	if row == "D-10" && !q.full {
 		v.code = codeNoOriginal
 	}
@@ -112,6 +119,12 @@ func (p policy) identity(q question, f facts) string {
 	if f.original != nil {
 		return ""
 	}
+	if q.byBatch {
+		if !q.current {
+			return "D-11"
+		}
+		return "D-10"
+	}
 	named, ok := timeOf(q.names.DateTime, q.now)
 	if !ok || q.now.Sub(named) > p.lookBack || named.Sub(q.now) > p.skew {
 		return "D-11"
@@ -134,6 +147,8 @@ func (p policy) equality(q question, f facts) string {
 	case !q.full && (o.kind() == voidKind || !slices.Contains(p.partials, typeOf(o.Processing))):
 		return "D-14"
 	case q.processing != p.reversedProcessing(o), q.condition != o.Condition, string(q.names.MTI) != o.MTI:
+		return "D-15"
+	case q.byBatch && o.State != Tombstone && q.type60 != type60Of(iso8583.MTI(o.MTI), o.Processing, o.Condition):
 		return "D-15"
 	case q.names.DateTime != o.Sent: // W-15
 		return "D-15"
@@ -201,10 +216,13 @@ func (p policy) partial(q question, f facts) string {
 
 // velocity is stage 13. Where the policy only observes, rule raises the alert.
 func (p policy) velocity(q question, f facts) string {
-	if f.tooMany && p.refuse {
-		return "D-35"
+	switch {
+	case !f.tooMany, p.over == Observe, p.over == "":
+		return ""
+	case p.over == Hold && f.original.inFlight():
+		return ""
 	}
-	return ""
+	return "D-35"
 }
 
 // effect is stage 14.

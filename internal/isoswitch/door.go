@@ -215,10 +215,10 @@ func (d *door) permits(r *request, k kind, amount int64, skew time.Duration) *ve
 	if !expiryFits(m) {
 		return &verdict{rule: "D-01", code: codeFormat, reason: audit.ReasonFormatError}
 	}
-	if d.CheckDigit && !checkDigitFits(m.Text(2)) {
+	if d.CheckDigit && !checkDigitFits(panOf(m)) {
 		return &verdict{code: codePAN, reason: audit.ReasonFormatError}
 	}
-	if d.RefuseSkew && skewed(m, r.at, skew) {
+	if d.RefuseSkew && m.Has(7) && skewed(m, r.at, skew) {
 		return &verdict{rule: "D-01", code: codeFormat, reason: audit.ReasonAgeExceeded}
 	}
 	return nil

@@ -153,6 +153,7 @@ func (s *Switch) fillAnswer(ctx context.Context, b *iso8583.Builder, a answer) e
 		}
 		b.Set(37, a.rrn)
 	}
+	s.fillTimes(b)
 	if a.approval != "" && s.approves(a.code) {
 		b.Set(38, a.approval)
 	}

@@ -31,7 +31,11 @@ func writePart(h hash.Hash, p string) {
 // acquirer is the profile's: DE 32 and DE 90 part 4, which a terminal may leave
 // out, are compared afterwards.
 func (s *Switch) lookupKey(mid, tid, sent, stan string, class byte) LookupKey {
-	return digest("keyd-lookup-1", s.dialect.Name(), s.cfg.Acquirer, mid, tid, sent[:4], stan, string(class))
+	day := 4 // MMDD
+	if s.byBatch() {
+		day = 6
+	}
+	return digest("keyd-lookup-1", s.dialect.Name(), s.cfg.Acquirer, mid, tid, sent[:day], stan, string(class))
 }
 
 // newOID names an original received at the given time.

@@ -23,15 +23,13 @@ func Serves(p *profile.Profile) error {
 	switch {
 	case !delivers(p):
 		return fmt.Errorf("%w: profile %s: the answer to an 0800 with field 60 needs field 62, in which a terminal with a master key gets its keys", ErrConfig, p.Name)
-	case p.Original != profile.ByDE90:
-		return fmt.Errorf("%w: in profile %s a reversal names its original by batch, which the switch does not do yet", ErrConfig, p.Name)
 	}
 	if _, err := p.Admit(profile.Link{TLS: true}); err != nil { // the listener demands it
 		return fmt.Errorf("%w: profile %s: %w", ErrConfig, p.Name, err)
 	}
 	for _, m := range p.Dialect.Spec().Messages {
 		for _, mti := range m.Types {
-			if de := lacks(mti, m); de != 0 {
+			if de := lacks(p.Original, mti, m); de != 0 {
 				return fmt.Errorf("%w: profile %s: message %s lacks field %d, without which a %s cannot go upstream or be answered", ErrConfig, p.Name, m.Name, de, mti)
 			}
 		}
@@ -41,15 +39,24 @@ func Serves(p *profile.Profile) error {
 
 // lacks returns a field that the work on a message needs and its description does
 // not demand, or 0.
-func lacks(mti iso8583.MTI, m iso8583.MessageSpec) int {
+func lacks(how profile.Original, mti iso8583.MTI, m iso8583.MessageSpec) int {
 	needs, back := []int{7, 11, 41, 42}, []int{11, 39, 41}
+	if how == profile.ByBatch { // what these need besides, the profile was checked for
+		needs = []int{11, 41, 42, 60}
+		if iso8583.MACNeeded(mti.Class()) {
+			back = append(back, 12, 13, 37)
+		}
+		mti = ""
+	}
 	switch mti.Class() {
 	case '1', '2':
 		needs, back = append(needs, 2, 3, 4, 12, 13, 22, 25, 49), append(back, 37)
 	case '4':
 		needs, back = append(needs, 2, 3, 4, 12, 13, 22, 25, 39, 49, 90), append(back, 37)
-	case '8':
-		needs = append(needs, 70)
+	case '8': // what is asked stands in DE 70, or in DE 60
+		if needs = []int{11, 41, 42}; !slices.Contains(m.Must, 60) {
+			needs = append(needs, 70)
+		}
 	}
 	for _, de := range needs {
 		if !slices.Contains(m.Must, de) {
@@ -126,7 +133,9 @@ func (p policy) reversedProcessing(o *Txn) string { return orDefault(p.profile.D
 
 // mayReverse reports whether the original is of a type that can be reversed.
 func (p policy) mayReverse(o *Txn) bool {
-	listed, known := p.profile.Reversible(profile.Type{MTI: o.MTI, DE3: o.Processing, DE25: o.Condition})
+	listed, known := p.profile.Reversible(profile.Type{
+		MTI: o.MTI, DE3: o.Processing, DE25: o.Condition, DE60: type60Of(iso8583.MTI(o.MTI), o.Processing, o.Condition),
+	})
 	return reversible(o.Processing) && (listed || !known)
 }
 

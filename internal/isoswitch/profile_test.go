@@ -37,7 +37,7 @@ func TestServes(t *testing.T) {
 		{"ascii87", ascii, ""},
 		{"own codes", ownProfile(t, base+"timeout_answer = \"98\"\n"), ""},
 		{"packed, with DUKPT", ownProfile(t, base+"wire = \"bcd\"\ntpdu_len = 5\nheader_len = 6\n"), ""},
-		{"batches", unionpay, "a reversal names its original by batch, which the switch does not do yet"},
+		{"by batch, with a master key", unionpay, ""},
 		{"no local time", ownProfile(t, base+`
 [[message]]
 name = "financial"

@@ -101,15 +101,18 @@ func (s *Switch) decideReversal(ctx context.Context, r *request, card custody.Ca
 // ask makes the question of a message. It is false where DE 7 is no date.
 func (s *Switch) ask(r *request, token string) (question, bool) {
 	m := r.msg
-	names, _ := m.Original()
+	names := s.original(m)
 	amount, _ := m.Amount()
-	sent, dated := timeOf(m.Text(7), r.at)
+	sent, dated := s.sentAt(r)
 	rest, partial := m.Rest()
 	return question{
 		advice:     r.advice(),
 		full:       !partial,
 		rest:       rest,
 		names:      names,
+		type60:     typeOf60(m),
+		byBatch:    s.byBatch(),
+		current:    s.batches.open(m.Text(41), batchOf(m)),
 		key:        s.lookupKey(m.Text(42), m.Text(41), names.DateTime, names.STAN, names.MTI.Class()),
 		token:      token,
 		processing: m.Text(3),
@@ -186,7 +189,7 @@ func (s *Switch) apply(tx Tx, r *request, q question, f facts, card custody.Card
 			return d, fmt.Errorf("writing the tombstone: %w", err)
 		}
 		return d, s.insertReversal(tx, r, q, &d, t, num)
-	case reverseLater, voidLocally, reverseWhole, reversePart:
+	case reverseLater, voidLocally, reverseWhole, reversePart, holdReversal:
 		t := f.original
 		mark(t, v.effect, q)
 		if err := tx.UpdateTxn(t); err != nil {
@@ -213,6 +216,8 @@ func mark(t *Txn, e effect, q question) {
 		t.State = ReversalPending
 	case reversePart:
 		t.ReversedAmount = t.Amount - q.rest
+	case holdReversal:
+		t.State = ReversalHeld
 	}
 }
 
@@ -258,6 +263,8 @@ func (s *Switch) insertReversal(tx Tx, r *request, q question, d *decision, t *T
 	switch d.verdict.effect {
 	case reverseLater:
 		rev.State = Waiting
+	case holdReversal:
+		rev.State, rev.Approval = Held, t.Approval
 	case addTombstone, voidLocally:
 		rev.State, rev.Closed, rev.UpSTAN, rev.UpSent = Closed, r.at, "", ""
 	default:
@@ -275,7 +282,7 @@ func (s *Switch) insertReversal(tx Tx, r *request, q question, d *decision, t *T
 // that comes, it is refused.
 func (s *Switch) newTombstone(r *request, card custody.Card, num number) *Txn {
 	m := r.msg
-	names, _ := m.Original()
+	names := s.original(m)
 	amount, _ := m.Amount()
 	key := s.lookupKey(m.Text(42), m.Text(41), names.DateTime, names.STAN, names.MTI.Class())
 	return &Txn{
@@ -349,7 +356,7 @@ func reversalAction(v verdict) audit.Action {
 	switch {
 	case v.effect == repeatAnswer, v.effect == waitForAnswer:
 		return audit.ReversalRepeat
-	case v.code == "":
+	case v.code == "", v.effect == holdReversal:
 		return audit.ReversalHold
 	case v.code == codeApproved:
 		return audit.ReversalAccept

@@ -96,6 +96,7 @@ func (s *Switch) acceptSale(ctx context.Context, r *request, card custody.Card) 
 		}
 		if in.refused = ruled; ruled == nil {
 			in.txn, in.live = t, s.flights.start(t.OID)
+			s.batches.enter(t.TID, batchOf(r.msg))
 		}
 		return nil
 	})
@@ -146,7 +147,8 @@ func (s *Switch) duplicate(earlier, t *Txn) intake {
 func (s *Switch) newTxn(r *request, card custody.Card, num number) (*Txn, *verdict) {
 	m := r.msg
 	amount, _ := m.Amount()
-	key := s.lookupKey(m.Text(42), m.Text(41), m.Text(7), m.Text(11), m.MTI().Class())
+	hhmmss, mmdd := s.localTime(r)
+	key := s.lookupKey(m.Text(42), m.Text(41), s.sentOf(m), m.Text(11), m.MTI().Class())
 	t := &Txn{
 		OID:        newOID(key, r.at),
 		Key:        key,
@@ -156,10 +158,10 @@ func (s *Switch) newTxn(r *request, card custody.Card, num number) (*Txn, *verdi
 		Card:       card,
 		Processing: m.Text(3),
 		Amount:     amount,
-		Sent:       m.Text(7),
+		Sent:       s.sentOf(m),
 		STAN:       m.Text(11),
-		Time:       m.Text(12),
-		Date:       m.Text(13),
+		Time:       hhmmss,
+		Date:       mmdd,
 		Entry:      m.Text(22),
 		Condition:  m.Text(25),
 		Acquirer:   m.Text(32),
@@ -199,7 +201,7 @@ func saleContent(m *iso8583.Message, token string) Hash {
 func (s *Switch) forwardSale(ctx context.Context, r *request, t *Txn, flight *live) {
 	accepted := r.note(audit.SaleAccept, verdict{})
 	accepted.Outcome = audit.OutcomeOK
-	if skewed(r.msg, r.at, r.rules.Timers.ClockSkew) { // told, where it is not refused
+	if !s.byBatch() && skewed(r.msg, r.at, r.rules.Timers.ClockSkew) { // told, where it is not refused
 		accepted.Reason = audit.ReasonAgeExceeded
 		s.observe(Event{Name: "clock", Code: "skewed"})
 	}
@@ -249,6 +251,7 @@ func (s *Switch) dispatchSale(ctx context.Context, r *request, t *Txn, flight *l
 	b := s.dialect.Build(r.msg.MTI(), iso8583.SideUpstream).
 		Copy(r.msg, 2, 3, 4, 12, 13, 14, 22, 25, 32, 35, 41, 42, 49, 55).
 		Set(7, t.UpSent).Set(11, t.UpSTAN).Set(37, t.RRN)
+	s.fillUpstream(b, r, t)
 	if r.about != nil { // as upstream knows it (W-08)
 		names, err := upstreamName(r.about)
 		if err != nil {

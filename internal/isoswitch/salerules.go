@@ -14,6 +14,9 @@ func (s *Switch) permitSale(r *request) *verdict {
 	m := r.msg
 	amount, _ := m.Amount()
 	kind := kindOf(m.MTI(), m.Text(3), m.Has(90))
+	if v := s.permitType(r); v != nil {
+		return v
+	}
 	switch {
 	case kind == noKind:
 		return &verdict{code: codeInvalid, reason: audit.ReasonProfileDenied}
@@ -23,12 +26,12 @@ func (s *Switch) permitSale(r *request) *verdict {
 		return &verdict{code: codeAmount, reason: audit.ReasonFormatError}
 	case kind != voidKind && (amount > r.rules.Limits.MaxAmount || r.terminal.Most > 0 && amount > r.terminal.Most):
 		return &verdict{code: codeLimit, reason: audit.ReasonProfileDenied}
-	case m.Has(35) && trackPAN(m.Text(35)) != m.Text(2):
+	case m.Has(35) && trackPAN(m.Text(35)) != panOf(m):
 		return &verdict{code: codePAN, reason: audit.ReasonPANMismatch}
 	case r.terminal.Scheme == TDESDUKPT && m.Has(63), r.terminal.Scheme == AESDUKPT && m.Has(52):
 		return &verdict{rule: "D-01", code: codeFormat, reason: audit.ReasonPINFormat}
 	}
-	if _, ok := timeOf(m.Text(7), r.at); !ok {
+	if _, ok := s.sentAt(r); !ok {
 		return &verdict{rule: "D-01", code: codeFormat, reason: audit.ReasonFormatError}
 	}
 	return r.rules.door.permits(r, kind, amount, r.rules.Timers.ClockSkew)

@@ -23,6 +23,7 @@ type Switch struct {
 	custody *custody.Custody
 	dialect *iso8583.Dialect // of the link upstream
 	profile *profile.Profile // of the terminals
+	batches batches          // they are in
 	log     *slog.Logger
 	set     atomic.Pointer[settings] // see [Switch.Renew]
 	observe func(Event)

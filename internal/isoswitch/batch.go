@@ -1,0 +1,168 @@
+package isoswitch
+
+import (
+	"sync"
+	"time"
+
+	"keyd.dev/keyd/audit"
+	"keyd.dev/keyd/internal/iso8583"
+	"keyd.dev/keyd/internal/profile"
+)
+
+// Where a profile's reversals name their original by batch, a message has no DE 7
+// and no DE 90: STAN (DE 11), batch (DE 60.2) and the class that DE 60.1 says name
+// it (reversals section 4.1, U-65). The batch, filled to ten digits with zeros,
+// stands where DE 7 would.
+
+// byBatch reports whether the profile's terminals have batches.
+func (s *Switch) byBatch() bool { return s.profile != nil && s.profile.Original == profile.ByBatch }
+
+// sentOf is what dates a message of a terminal: DE 7, or its batch.
+func (s *Switch) sentOf(m *iso8583.Message) string {
+	if !s.byBatch() {
+		return m.Text(7)
+	}
+	return batchOf(m) + "0000"
+}
+
+// sentAt is when a message was sent: what DE 7 says, or when it came. It is false
+// where DE 7 is no date.
+func (s *Switch) sentAt(r *request) (time.Time, bool) {
+	if s.byBatch() {
+		return r.at, true
+	}
+	return timeOf(r.msg.Text(7), r.at)
+}
+
+// localTime is DE 12 and DE 13 of a message, or those of the host (U-26).
+func (s *Switch) localTime(r *request) (hhmmss, mmdd string) {
+	if !s.byBatch() {
+		return r.msg.Text(12), r.msg.Text(13)
+	}
+	return r.at.Format("150405"), r.at.Format("0102")
+}
+
+// original is what names the original of a reversal.
+func (s *Switch) original(m *iso8583.Message) iso8583.OriginalData {
+	if !s.byBatch() {
+		names, _ := m.Original()
+		return names
+	}
+	return iso8583.OriginalData{MTI: classOf(typeOf60(m)), STAN: m.Text(11), DateTime: s.sentOf(m)}
+}
+
+// panOf is the card number: DE 2, or where a dialect has it so, that of track 2.
+func panOf(m *iso8583.Message) string {
+	if m.Has(2) {
+		return m.Text(2)
+	}
+	return trackPAN(m.Text(35))
+}
+
+// batchOf is DE 60.2, and typeOf60 DE 60.1 (U-37).
+func batchOf(m *iso8583.Message) string {
+	if text := m.Text(60); len(text) >= 8 {
+		return text[2:8]
+	}
+	return "000000"
+}
+
+func typeOf60(m *iso8583.Message) string {
+	if text := m.Text(60); len(text) >= 2 {
+		return text[:2]
+	}
+	return ""
+}
+
+// classOf is the message type of an original with this DE 60.1; empty for one that
+// no reversal may name.
+func classOf(type60 string) iso8583.MTI {
+	switch type60 {
+	case "10", "11":
+		return iso8583.AuthorizationRequest
+	case "20", "21", "22", "23":
+		return iso8583.FinancialRequest
+	}
+	return ""
+}
+
+// type60Of is DE 60.1 of a transaction of these types, empty for one that the
+// switch does not serve by batch: voids and completions name theirs by DE 61, and
+// are refused (U-15 to U-19).
+func type60Of(mti iso8583.MTI, processing, condition string) string {
+	switch {
+	case mti == iso8583.FinancialRequest && processing == "000000" && condition == "00":
+		return "22"
+	case mti == iso8583.FinancialRequest && processing == "310000" && condition == "00":
+		return "01"
+	case mti == iso8583.AuthorizationRequest && processing == "030000" && condition == "06":
+		return "10"
+	}
+	return ""
+}
+
+// permitType refuses a transaction whose type the switch does not serve by batch,
+// or whose DE 60.1 says another.
+func (s *Switch) permitType(r *request) *verdict {
+	if !s.byBatch() {
+		return nil
+	}
+	m := r.msg
+	served := type60Of(m.MTI(), m.Text(3), m.Text(25))
+	switch {
+	case served == "" || m.Has(61):
+		return &verdict{code: codeNoFunction, reason: audit.ReasonProfileDenied}
+	case served != typeOf60(m):
+		return &verdict{code: codeInvalid, reason: audit.ReasonAttributeMismatch}
+	}
+	return nil
+}
+
+// fillUpstream adds what the dialect upstream demands and a terminal of the profile
+// need not send.
+func (s *Switch) fillUpstream(b *iso8583.Builder, r *request, t *Txn) {
+	if !s.byBatch() {
+		return
+	}
+	b.Set(2, string(r.pan)).Set(12, t.Time).Set(13, t.Date)
+	if !b.Has(4) { // a balance inquiry
+		b.Set(4, "000000000000")
+	}
+}
+
+// fillTimes adds the host's time to an answer by which a terminal sets its clock
+// (U-26).
+func (s *Switch) fillTimes(b *iso8583.Builder) {
+	if !s.byBatch() {
+		return
+	}
+	now := s.now().UTC()
+	b.Set(12, now.Format("150405")).Set(13, now.Format("0102"))
+}
+
+// batches are the batches that terminals are in: of each the one of its last sale
+// whose MAC was good. It is safe for concurrent use. A restart forgets them, and
+// then a reversal without an original leaves a tombstone, which is safe (note
+// D-10).
+type batches struct {
+	mu  sync.Mutex
+	now map[string]string // by TID
+}
+
+// enter notes the batch of a sale.
+func (b *batches) enter(tid, batch string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.now == nil {
+		b.now = map[string]string{}
+	}
+	b.now[tid] = batch
+}
+
+// open reports whether sales of this batch can still come.
+func (b *batches) open(tid, batch string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now, known := b.now[tid]
+	return !known || now == batch
+}
