@@ -6,8 +6,10 @@ BIN := bin/keyd
 PKGS := ./...
 FUZZTIME ?= 30s
 BENCHTIME ?= 1s
+RESULTS := bin/tests.json
+FOR ?= 5m
 
-.PHONY: all build install demo test test-vault test-node test-python check bench fuzz clean deps testdeps vectors
+.PHONY: all build install demo test test-vault test-node test-python coverage-spec chaos check bench fuzz clean deps testdeps vectors
 
 all: build
 
@@ -27,13 +29,26 @@ demo: deps build
 
 # The boundary's tests, custody's and the vectors run on both modules by
 # themselves; the API's and the switch's run once on each. The arithmetic runs
-# once more with stack and registers erased behind it (C-15).
+# once more with stack and registers erased behind it (C-15). What became of each
+# test is kept for `make coverage-spec`.
 test: testdeps
-	CGO_ENABLED=1 $(GO) test -race -timeout 60m $(PKGS)
+	@mkdir -p bin
+	CGO_ENABLED=1 $(GO) run ./scripts/specs test --to $(RESULTS) -- $(GO) test -json -race -timeout 60m $(PKGS)
 	KEYD_TEST_MODULE=softokn CGO_ENABLED=1 $(GO) test -race -timeout 60m ./internal/api ./softhsm-test
 	GOEXPERIMENT=runtimesecret CGO_ENABLED=1 $(GO) test ./internal/secret ./dukpt ./pin ./mac ./keys/...
 	@sh scripts/vectors.sh
 	@GO=$(GO) sh scripts/node.sh
+
+# Which test holds which rule of the specifications, by the results of the last
+# `make test`; where there are none the tests run first.
+coverage-spec: testdeps
+	@test -f $(RESULTS) || { mkdir -p bin; CGO_ENABLED=1 $(GO) run ./scripts/specs test --to $(RESULTS) -- $(GO) test -json -timeout 60m $(PKGS); }
+	@$(GO) run ./scripts/specs report $(RESULTS)
+
+# Fifty terminals, faulty links, a faulty issuer, and a daemon that is killed
+# again and again. FOR=1h make chaos for longer, SEED=n for the dice of a run.
+chaos: testdeps
+	KEYD_CHAOS_FOR=$(FOR) $(if $(SEED),KEYD_CHAOS_SEED=$(SEED)) CGO_ENABLED=1 $(GO) test -count=1 -timeout 0 -v -run '^TestChaos$$' ./cmd/keyd
 
 # The official JavaScript clients alone.
 test-node: testdeps

@@ -245,11 +245,12 @@ func TestTamperMatrix(t *testing.T) {
 		rule   string // that verify names
 		open   bool   // Open refuses too
 	}{
-		{"full bundle changed", replace(nov+"/tile/entries/000", flipAt(100)), "L-141", false},
+		{"R-57 full bundle changed", replace(nov+"/tile/entries/000", flipAt(100)), "L-141", false},
 		{"full bundle cut short", replace(nov+"/tile/entries/000", func(b []byte) []byte { return b[:len(b)-10] }), "L-141", false},
 		{"full bundle with a surplus entry", replace(nov+"/tile/entries/000", func(b []byte) []byte { return appendEntry(b, []byte("{}")) }), "L-141", false},
 		{"full bundle missing", remove(nov + "/tile/entries/000"), "L-141", false},
-		{"entries of a bundle swapped", replace(nov+"/tile/entries/000", swapEntries), "L-141", false},
+		{"R-57 entries of a bundle swapped", replace(nov+"/tile/entries/000", swapEntries), "L-141", false},
+		{"A-02.T3 R-57 a record deleted", replace(nov+"/tile/entries/000", dropEntry), "L-141", false},
 		{"level-0 tile changed", replace(nov+"/tile/0/000", flipAt(40)), "L-141", false},
 		{"level-0 tile missing", remove(nov + "/tile/0/000"), "L-141", false},
 		{"level-1 tile changed", replace(nov+"/tile/1/000.p/1", flipAt(31)), "L-141", true},
@@ -261,7 +262,7 @@ func TestTamperMatrix(t *testing.T) {
 		{"signed again with another root", replace(nov+"/checkpoint", signAgain(func(c *Checkpoint) { c.Root[0] ^= 1 })), "", true},
 		{"checkpoint missing", remove(nov + "/checkpoint"), "L-61(c)", true},
 		{"checkpoint of the other month", func(t *testing.T, s *simFS) { s.names[nov+"/checkpoint"] = s.names[dec+"/checkpoint"] }, "L-61(c)", true},
-		{"last record cut off the write-ahead log", replace("wal/"+lastSegment(t, log), cutLastFrame), "L-61(e)", true},
+		{"R-57 last record cut off the write-ahead log", replace("wal/"+lastSegment(t, log), cutLastFrame), "L-61(e)", true},
 		{"frame changed", replace("wal/"+lastSegment(t, log), flipAt(headerSize+frameHeader+20)), "L-28", true},
 		{"segment header changed", replace("wal/"+lastSegment(t, log), flipAt(20)), "L-28", true},
 		{"segment missing", remove("wal/" + lastSegment(t, log)), "L-28", true},
@@ -293,6 +294,9 @@ func TestTamperMatrix(t *testing.T) {
 			named := slices.ContainsFunc(findings, func(f Finding) bool { return f.Rule == tt.rule })
 			if tt.rule != "" && !named {
 				t.Errorf("verify did not name %s: %v", tt.rule, findings)
+			}
+			if first := fmt.Sprintf("ops-2026-11:%d", deletedEntry); strings.HasPrefix(tt.name, "A-02.T3") && findings[0].Where != first {
+				t.Errorf("the first that verify names is %v, want %s", findings[0], first)
 			}
 			if byOpen != tt.open {
 				t.Errorf("Open refused = %v, want %v", byOpen, tt.open)
@@ -332,6 +336,23 @@ func flipAt(at int) func([]byte) []byte {
 		return b
 	}
 }
+
+// dropEntry takes one record out; those behind it move up, and a copy of the last
+// fills the bundle.
+func dropEntry(b []byte) []byte {
+	entries, err := splitBundle(b, tileWidth)
+	if err != nil {
+		panic(err)
+	}
+	entries = append(slices.Delete(entries, deletedEntry, deletedEntry+1), entries[len(entries)-1])
+	var out []byte
+	for _, e := range entries {
+		out = appendEntry(out, e)
+	}
+	return out
+}
+
+const deletedEntry = 7
 
 func swapEntries(b []byte) []byte {
 	entries, err := splitBundle(b, tileWidth)

@@ -122,7 +122,7 @@ func TestUnionPay(t *testing.T) {
 		{"V7 reversal, single length", mak, reversal0400, "3F8161EA"},
 		{"V7 single length as K1‖K1", mak + mak, reversal0400, "3F8161EA"},
 		{"V7 answer", mak, answer0410, "88A9321C"},
-		{"V11 forged amount", mak, forgedAmount, "3F8161EA"},
+		{"A-08.T1 V11 forged amount", mak, forgedAmount, "3F8161EA"},
 		{"V12 forged batch", mak, forgedBatch, "3F8161EA"},
 		{"11.4 double length", "55036372B17543ECB173730768B8D6C4", reversal0400, "2726D08A"},
 		{"V1", "2222222222222222", "1234567890ABCDEFABCDEF1234567890", "E267B6E2"},

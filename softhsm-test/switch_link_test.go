@@ -29,7 +29,7 @@ func TestSwitchLink(t *testing.T) {
 	t.Run("A-11.T2 A-11.T3 W-19 lock-out", func(t *testing.T) { h.locksOut(t) })
 	t.Run("D-35 velocity", func(t *testing.T) { h.limitsRate(t) })
 	t.Run("W-20 the role taken from who is connected", func(t *testing.T) { h.takesTheRole(t) })
-	t.Run("A-26 nothing in log and database", func(t *testing.T) { h.leaksNothing(t) })
+	t.Run("A-26 R-55 nothing in log and database", func(t *testing.T) { h.leaksNothing(t) })
 }
 
 func (h *house) turnsAway(t *testing.T) {

@@ -26,7 +26,7 @@ func TestChaos(t *testing.T) {
 	books := openBooks(t, c.k.dir, c.issuer.book(), c.shop.tills)
 	t.Run("R-08 M-21 what each terminal saw", c.shop.faultless)
 	books.reconcile(t)
-	t.Run("R-57 the audit log verifies", func(t *testing.T) {
+	t.Run("the audit log verifies", func(t *testing.T) {
 		if err := c.k.verify(ctx); err != nil {
 			t.Error(err)
 		}
@@ -36,7 +36,7 @@ func TestChaos(t *testing.T) {
 			t.Errorf("stands in %q", files)
 		}
 	})
-	t.Run("no panic and no race", func(t *testing.T) { c.k.healthy() })
+	t.Run("R-42 no panic and no race", func(t *testing.T) { c.k.healthy() })
 	t.Run("M-06 upstream every message had a MAC", func(t *testing.T) {
 		if c.issuer.badMACs > 0 {
 			t.Errorf("%d had none, or a wrong one", c.issuer.badMACs)

@@ -285,13 +285,15 @@ func TestAlertRules(t *testing.T) {
 	cases := readText(t, rulesTests)
 	quiet := cases[strings.Index(cases, "- name: a node in good health"):]
 	for _, r := range alertRules(t) {
-		fires := regexp.MustCompile(`alertname: ` + r.name + `\n        exp_alerts:\n`)
-		if !fires.MatchString(cases) {
-			t.Errorf("no case in which %s fires", r.name)
-		}
-		if !strings.Contains(quiet, "alertname: "+r.name+"\n") {
-			t.Errorf("%s is not tried on a node in good health", r.name)
-		}
+		t.Run("R-26 "+r.name+" fires when it should and only then", func(t *testing.T) {
+			fires := regexp.MustCompile(`alertname: ` + r.name + `\n        exp_alerts:\n`)
+			if !fires.MatchString(cases) {
+				t.Error("no case in which it fires")
+			}
+			if !strings.Contains(quiet, "alertname: "+r.name+"\n") {
+				t.Error("it is not tried on a node in good health")
+			}
+		})
 		if !slices.Contains([]string{"critical", "warning", "info"}, r.severity) {
 			t.Errorf("%s has severity %q", r.name, r.severity)
 		}

@@ -355,6 +355,10 @@ func (v *victim) adopt(yes bool, want int) {
 		}
 	}
 	if !yes {
+		var shown strings.Builder
+		if code := run(v.t.Context(), []string{"register", "show", "--config", args[3]}, strings.NewReader(""), &shown, io.Discard); code != exitDone || shown.String() != out.String() {
+			v.t.Errorf("show: %d, %q; adopt has printed %q", code, &shown, &out)
+		}
 		return
 	}
 	var listed strings.Builder

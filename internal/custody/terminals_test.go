@@ -146,8 +146,8 @@ func TestAddTerminalsRefused(t *testing.T) {
 		{"registered otherwise", otherMID, custody.RefusedTaken, "differently"},
 		{"no such master key", attached(3, "alias/none"), custody.RefusedKey, "no such alias"},
 		{"a BDK as master key", attached(3, "alias/bdk"), custody.RefusedKey, "B0"},
-		{"A-04 T1: the same key", attached(3, "alias/tmk"), custody.RefusedKeyUsed, "T0000001"},
-		{"A-04 T1: another key of the same value", attached(3, "alias/same"), custody.RefusedKeyUsed, "T0000001"},
+		{"A-04.T1 the same key", attached(3, "alias/tmk"), custody.RefusedKeyUsed, "T0000001"},
+		{"A-04.T1 another key of the same value", attached(3, "alias/same"), custody.RefusedKeyUsed, "T0000001"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := r.add(t, generated(4, "unionpay"), test.entry)

@@ -61,6 +61,9 @@ func report(path string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if newer, err := newerTest(path); err != nil || newer != "" {
+		return errors.Join(err, fmt.Errorf("%s is older than %s: run `make test`, or remove it to run the tests anew", path, newer))
+	}
 	notes, err := readScripts(filepath.Join("cmd", "keyd", "testdata", "script"))
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -173,9 +174,19 @@ func TestRunsTests(t *testing.T) {
 		t.Errorf("printed:\n%s", got)
 	}
 	t.Chdir(filepath.Join("..", ".."))
+	future := time.Now().Add(time.Hour)
+	if err := os.Chtimes(file, future, future); err != nil {
+		t.Fatal(err)
+	}
 	err := report(file, &out)
 	if err == nil || !strings.Contains(err.Error(), "D-36") {
 		t.Errorf("a run of one test was judged %v", err)
+	}
+	if err := os.Chtimes(file, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := report(file, &out); err == nil || !strings.Contains(err.Error(), "is older than") {
+		t.Errorf("old results were judged %v", err)
 	}
 	if err := run(t.Context(), []string{"report"}, &out); err == nil {
 		t.Error("half a command line was taken")
