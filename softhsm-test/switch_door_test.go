@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/iso8583"
 	"keyd.dev/keyd/internal/isoswitch"
 	"keyd.dev/keyd/internal/sim"
@@ -162,5 +163,68 @@ func TestSwitchVelocity(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestSwitchHold holds reversals above the rate: the terminal has its 00, nothing is
+// sent, and what two persons decide is done once (D-35, R-59).
+func TestSwitchHold(t *testing.T) {
+	h := newHouse(t, sim.DefaultRules(), func(c *isoswitch.Config) {
+		c.Limits.Velocity = isoswitch.Velocity{PerHour: 1, Action: isoswitch.Hold}
+	})
+	p := h.pos(0)
+	first, answer := p.sell(1000)
+	wantCode(t, p.undo(iso8583.ReversalRequest, first, answer, nil), "00")
+	h.settled(t, first)
+	held := func(amount int64) (*sim.Sent, *iso8583.Message) {
+		sale, answer := p.sell(amount)
+		wantCode(t, p.undo(iso8583.ReversalRequest, sale, answer, nil), "00")
+		h.quiet()
+		h.wantStates(t, sale, isoswitch.ReversalHeld, "approved")
+		return sale, answer
+	}
+	order := func(sale *sim.Sent, act custody.ReversalAct) {
+		t.Helper()
+		_, err := h.desk().Order(t.Context(), h.nameOf(sale), custody.ReversalOrder{Act: act})
+		must(t, err)
+	}
+	sale, answer := held(1002)
+	again := p.undo(iso8583.ReversalRepeat, sale, answer, nil)
+	if wantCode(t, again, "00"); again.Text(37) != answer.Text(37) {
+		t.Error("D-07: the repeat has another reference")
+	}
+	wantCode(t, p.undo(iso8583.ReversalRepeat, sale, answer, func(b *iso8583.Builder) { b.Set(4, "000000000001") }), "64")
+	wantCode(t, p.ask(p.Void(sale, nil)), "22")
+	h.reopen() // a held one stays so over a restart
+	p.link = h.dial("terminal")
+	h.quiet()
+	h.wantStates(t, sale, isoswitch.ReversalHeld, "approved")
+	order(sale, custody.ReleaseReversal)
+	h.settled(t, sale)
+
+	warm, answer := p.sell(1003 + 1)
+	wantCode(t, p.undo(iso8583.ReversalRequest, warm, answer, nil), "00") // counts begin anew
+	rejected, answer := held(1006)
+	order(rejected, custody.RejectReversal)
+	h.quiet()
+	h.wantStates(t, rejected, isoswitch.Approved, "approved")
+	wantCode(t, p.undo(iso8583.ReversalRepeat, rejected, answer, nil), "00") // D-07, with no effect
+	h.quiet()
+	h.wantStates(t, rejected, isoswitch.Approved, "approved")
+
+	// D-29: what a held reversal of a void voids stays voided until it is released.
+	sold, _ := p.sell(1008)
+	void, err := p.Void(sold, nil)
+	voided := p.ask(void, err)
+	wantCode(t, p.undo(iso8583.ReversalRequest, void, voided, nil), "00")
+	h.quiet()
+	h.wantStates(t, sold, isoswitch.Voided, "voided")
+	order(void, custody.ReleaseReversal)
+	h.settled(t, void)
+	h.wantStates(t, sold, isoswitch.Approved, "approved")
+	if n := len(h.records(func(r record) bool {
+		return r.Action == "reversal.hold" && r.ISO.Rule == "D-35" && r.ISO.Alert == "fraud"
+	})); n != 3 {
+		t.Errorf("%d records of held reversals, want 3", n)
 	}
 }

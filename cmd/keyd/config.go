@@ -121,7 +121,7 @@ type switchConfig struct {
 	CRL            string   `toml:"crl,omitempty" comment:"Revocation list of the client CA; default none."`
 	CRLStrict      bool     `toml:"crl_strict,omitempty" comment:"Refuse everyone when the list is past its next update; default false."`
 	MinTLS         string   `toml:"min_tls,omitempty" comment:"\"1.3\" (default) or \"1.2\" for old gateways."`
-	Profile        string   `toml:"profile,omitempty" comment:"What terminals speak and are answered: a profile that keyd brings, or the path of a file with one (docs/SWITCH.md, section 2); default ascii87."`
+	Profile        string   `toml:"profile,omitempty" comment:"What terminals speak and are answered: a profile that keyd brings, or the path of a file with one (docs/SWITCH.md, section 10); default ascii87."`
 	MaxAmount      int64    `toml:"max_amount,omitempty" comment:"Most that one sale may be, minor units; default 5000000." reload:"yes"`
 	Currencies     []string `toml:"currencies,omitempty" comment:"ISO 4217 numbers that sales may have; default 978 and 156." reload:"yes"`
 	PartialTypes   []string `toml:"partial_types,omitempty" comment:"Processing codes (first two digits of DE 3) that may be reversed in part; default none." reload:"yes"`

@@ -20,6 +20,8 @@ type reversalCmd struct {
 	Retry   reversalRetryCmd   `cmd:"" help:"Send a reversal now; one that was given up or parked gets all its tries again."`
 	Park    reversalParkCmd    `cmd:"" help:"Take a reversal out of the queue until it is retried."`
 	Resolve reversalResolveCmd `cmd:"" help:"Close a reversal that was given up with the number of a case; a second person approves."`
+	Release reversalReleaseCmd `cmd:"" help:"Let a reversal that a rule held go on; a second person approves."`
+	Reject  reversalRejectCmd  `cmd:"" help:"End a reversal that a rule held, so that its sale is valid; a second person approves."`
 }
 
 type reversalLsCmd struct {
@@ -246,3 +248,15 @@ type reversalResolveCmd struct {
 func (c *reversalResolveCmd) Run(p *program) error {
 	return c.order(p, custody.OpResolveReversal, map[string]string{"Case": c.Case})
 }
+
+type reversalReleaseCmd struct{ reversalFlags }
+
+// Run lets a held reversal go on.
+func (c *reversalReleaseCmd) Run(p *program) error {
+	return c.order(p, custody.OpReleaseReversal, nil)
+}
+
+type reversalRejectCmd struct{ reversalFlags }
+
+// Run ends a held reversal.
+func (c *reversalRejectCmd) Run(p *program) error { return c.order(p, custody.OpRejectReversal, nil) }

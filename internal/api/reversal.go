@@ -178,6 +178,12 @@ func (c *call) parkReversal() error { return c.orderReversal(custody.ParkReversa
 // resolveReversal is ResolveReversal, with the case in the member Case.
 func (c *call) resolveReversal() error { return c.orderReversal(custody.ResolveReversal) }
 
+// releaseReversal is ReleaseReversal.
+func (c *call) releaseReversal() error { return c.orderReversal(custody.ReleaseReversal) }
+
+// rejectReversal is RejectReversal.
+func (c *call) rejectReversal() error { return c.orderReversal(custody.RejectReversal) }
+
 func (c *call) orderReversal(act custody.ReversalAct) error {
 	name := c.reversalName()
 	o := custody.ReversalOrder{Act: act}

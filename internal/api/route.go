@@ -118,6 +118,8 @@ func extensionOperations() map[string]*operation {
 		string(custody.OpRetryReversal):       {do: (*call).retryReversal},
 		string(custody.OpParkReversal):        {do: (*call).parkReversal},
 		string(custody.OpResolveReversal):     {do: (*call).resolveReversal},
+		string(custody.OpReleaseReversal):     {do: (*call).releaseReversal},
+		string(custody.OpRejectReversal):      {do: (*call).rejectReversal},
 	}
 	for name, op := range table {
 		op.name = name

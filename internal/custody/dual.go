@@ -45,6 +45,7 @@ func (d *DualControl) complete() error {
 var changeKinds = map[Operation]audit.ChangeKind{
 	OpChangeTerminal: audit.ChangeTerminal, OpDistributeKeys: audit.ChangeTerminal, OpAddTerminals: audit.ChangeTerminal,
 	OpSetRoles: audit.ChangeRole, OpResolveReversal: audit.ChangeTerminal,
+	OpReleaseReversal: audit.ChangeTerminal, OpRejectReversal: audit.ChangeTerminal,
 }
 
 func changeKind(op Operation) audit.ChangeKind {

@@ -72,6 +72,8 @@ const (
 	RetryReversal   ReversalAct = "retry"   // send it again: now, and with all its tries where it was given up
 	ParkReversal    ReversalAct = "park"    // take it out of the queue until it is retried
 	ResolveReversal ReversalAct = "resolve" // close it with a case; nothing is sent
+	ReleaseReversal ReversalAct = "release" // let one that a rule held go on
+	RejectReversal  ReversalAct = "reject"  // end one that a rule held; its original is valid
 )
 
 // ReversalOrder is an act with the case of a resolution.
@@ -123,10 +125,12 @@ func (c *Custody) ReversalOf(ctx context.Context, caller Caller, corr, name stri
 // reversalOps are the operations by their act.
 var reversalOps = map[ReversalAct]Operation{
 	RetryReversal: OpRetryReversal, ParkReversal: OpParkReversal, ResolveReversal: OpResolveReversal,
+	ReleaseReversal: OpReleaseReversal, RejectReversal: OpRejectReversal,
 }
 
 // OrderReversal carries out what an operator orders, between its intent and its
-// outcome in the log. A resolution needs a second person. It returns
+// outcome in the log. A resolution, a release and a rejection need a second person
+// . It returns
 // [ErrDenied], [ErrRequest] for a case that is none, [ErrNoReversal],
 // [ErrReversalState], [ErrApproval] or [ErrUnavailable].
 func (c *Custody) OrderReversal(ctx context.Context, caller Caller, corr, name string, o ReversalOrder) (ReversalEntry, error) {
@@ -148,8 +152,12 @@ func (c *Custody) OrderReversal(ctx context.Context, caller Caller, corr, name s
 		return ReversalEntry{}, after(c.noSuchOrder(ctx, caller, corr, op, name, err), err)
 	}
 	r := c.manualRecord(caller, corr, e, o)
-	if o.Act == ResolveReversal {
-		r.Approvals, err = c.approved(ctx, caller, corr, op, "reversal "+e.Name+" of "+e.TID+", case "+o.Case)
+	if o.Act != RetryReversal && o.Act != ParkReversal {
+		what := "reversal " + e.Name + " of " + e.TID
+		if o.Case != "" {
+			what += ", case " + o.Case
+		}
+		r.Approvals, err = c.approved(ctx, caller, corr, op, what)
 		if err != nil {
 			return ReversalEntry{}, err
 		}

@@ -62,6 +62,8 @@ const (
 	OpRetryReversal   Operation = "RetryReversal"
 	OpParkReversal    Operation = "ParkReversal"
 	OpResolveReversal Operation = "ResolveReversal" // close one that was given up, with a case
+	OpReleaseReversal Operation = "ReleaseReversal" // let one that a rule held go on
+	OpRejectReversal  Operation = "RejectReversal"  // end one that a rule held
 )
 
 // Role is what a principal is; it decides which operations it may do.
@@ -112,6 +114,7 @@ func Permissions() map[Operation][]Role {
 		OpListReversals: sees, OpGetReversal: sees,
 		OpRetryReversal: {RoleAdmin, RoleOperator}, OpParkReversal: {RoleAdmin, RoleOperator},
 		OpResolveReversal: {RoleAdmin, RoleOperator},
+		OpReleaseReversal: {RoleAdmin, RoleOperator}, OpRejectReversal: {RoleAdmin, RoleOperator},
 
 		OpJoinCeremony: {RoleCustodian},
 		OpBackup:       {RoleAdmin, RoleOperator},

@@ -20,6 +20,7 @@ type question struct {
 	byBatch bool   // it names its original by batch
 	current bool   // and is of the batch that its terminal is in
 	type60  string // DE 60.1
+	named61 string // DE 61
 
 	token      string // of the PAN, keyed
 	processing string
@@ -149,6 +150,8 @@ func (p policy) equality(q question, f facts) string {
 	case q.processing != p.reversedProcessing(o), q.condition != o.Condition, string(q.names.MTI) != o.MTI:
 		return "D-15"
 	case q.byBatch && o.State != Tombstone && q.type60 != type60Of(iso8583.MTI(o.MTI), o.Processing, o.Condition):
+		return "D-15"
+	case q.byBatch && o.State != Tombstone && !p.fits61(q):
 		return "D-15"
 	case q.names.DateTime != o.Sent: // W-15
 		return "D-15"

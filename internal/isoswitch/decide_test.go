@@ -175,7 +175,18 @@ func TestDecisionTable(t *testing.T) {
 		{"D-21 reversal of a completion", "D-21", "00", "00", reverseWhole, func(s *situation) { s.original.RefersTo = OID{7} }},
 		{"D-34 too old", "D-34", "22", "00", noEffect, func(s *situation) { s.original.Received = noon.Add(-25 * time.Hour) }},
 		{"D-34 dated in the future", "D-34", "22", "00", noEffect, func(s *situation) { s.sent = noon.Add(11 * time.Minute) }},
-		{"D-35 refuse", "D-35", "58", "58", noEffect, func(s *situation) { s.tooMany, s.refuse = true, true }},
+		{"D-35 refuse", "D-35", "58", "58", noEffect, func(s *situation) { s.tooMany, s.over = true, Refuse }},
+		{"D-35 hold", "D-35", "00", "00", holdReversal, func(s *situation) { s.tooMany, s.over = true, Hold }},
+		{"D-35 hold, a void", "D-35", "00", "00", holdReversal, func(s *situation) {
+			s.tooMany, s.over = true, Hold
+			s.processing, s.original.Processing, s.original.RefersTo = "200000", "200000", OID{7}
+		}},
+		{"D-35 hold, a part is refused", "D-35", "58", "58", noEffect, func(s *situation) {
+			s.tooMany, s.over, s.question.full, s.rest = true, Hold, false, 400
+		}},
+		{"D-35 hold, in flight", "D-18", "", "00", reverseLater, func(s *situation) {
+			s.tooMany, s.over, s.original.State = true, Hold, Forwarded
+		}},
 		{"D-35 observe", "D-21", "00", "00", reverseWhole, func(s *situation) { s.tooMany = true }},
 	} {
 		for _, advice := range []bool{false, true} {
@@ -194,7 +205,7 @@ func TestDecisionTable(t *testing.T) {
 				if v.effect == noEffect && v.reason == 0 {
 					t.Error("a refusal has no reason")
 				}
-				if observed := s.tooMany && !s.refuse; observed && v.alert != audit.AlertFraud {
+				if observed := s.tooMany && s.over == ""; observed && v.alert != audit.AlertFraud {
 					t.Error("D-35: the rate raised no alert")
 				}
 			})

@@ -133,6 +133,15 @@ func obey(tx Tx, rev *Reversal, t *Txn, o custody.ReversalOrder, now time.Time) 
 	case o.Act == custody.ParkReversal && waits:
 		rev.State, rev.Closed = Parked, now
 		return tx.UpdateReversal(rev)
+	case o.Act == custody.ReleaseReversal && rev.State == Held:
+		return release(tx, rev, t, now)
+	case o.Act == custody.RejectReversal && rev.State == Held:
+		rev.State, rev.Closed = Closed, now
+		if err := tx.UpdateReversal(rev); err != nil {
+			return err
+		}
+		t.State = Approved
+		return tx.UpdateTxn(t)
 	case o.Act == custody.ResolveReversal && given:
 		rev.Case, rev.Resolved = o.Case, now
 		if rev.State == Failed {
@@ -141,6 +150,19 @@ func obey(tx Tx, rev *Reversal, t *Txn, o custody.ReversalOrder, now time.Time) 
 		return fail(tx, rev, t, now)
 	}
 	return fmt.Errorf("%w: it is %s", custody.ErrReversalState, rev.State)
+}
+
+// release lets a reversal that a rule held go on (D-35, R-59). Its time begins now.
+func release(tx Tx, rev *Reversal, t *Txn, now time.Time) error {
+	rev.State, rev.Next, rev.Renewed = Queued, now, now
+	if err := tx.UpdateReversal(rev); err != nil {
+		return err
+	}
+	t.State = ReversalPending
+	if err := tx.UpdateTxn(t); err != nil {
+		return err
+	}
+	return giveBack(tx, t)
 }
 
 // tryAgain gives a reversal that was given up all its tries and its time again.

@@ -33,6 +33,7 @@ func (b bench) Entries(context.Context, LedgerQuery) ([]Entry, error) { return n
 func TestDesk(t *testing.T) {
 	retry, park := custody.ReversalOrder{Act: custody.RetryReversal}, custody.ReversalOrder{Act: custody.ParkReversal}
 	resolve := custody.ReversalOrder{Act: custody.ResolveReversal, Case: "C-7"}
+	free, reject := custody.ReversalOrder{Act: custody.ReleaseReversal}, custody.ReversalOrder{Act: custody.RejectReversal}
 	for _, c := range []struct {
 		name     string
 		state    ReversalState
@@ -56,6 +57,13 @@ func TestDesk(t *testing.T) {
 		{"a confirmed one is not parked", Confirmed, Reversed, 1, park, "", Reversed},
 		{"REV_FAILED is closed with a case, unchanged", Failed, ReversalFailed, 6, resolve, Failed, ReversalFailed},
 		{"a parked one is closed with a case", Parked, ReversalPending, 0, resolve, Failed, ReversalFailed},
+		{"R-59 a held one is released", Held, ReversalHeld, 0, free, Queued, ReversalPending},
+		{"R-59 a held one is rejected", Held, ReversalHeld, 0, reject, Closed, Approved},
+		{"one that is not held is not released", Queued, ReversalPending, 0, free, "", ReversalPending},
+		{"one that was sent is not rejected", Sent, ReversalPending, 1, reject, "", ReversalPending},
+		{"a failed one is not rejected", Failed, ReversalFailed, 6, reject, "", ReversalFailed},
+		{"a held one is not parked", Held, ReversalHeld, 0, park, "", ReversalHeld},
+		{"a held one is not closed with a case", Held, ReversalHeld, 0, resolve, "", ReversalHeld},
 		{"A-02 one that waits is not closed", Sent, ReversalPending, 1, resolve, "", ReversalPending},
 		{"A-02 a queued one is not closed", Queued, ReversalPending, 0, resolve, "", ReversalPending},
 		{"a confirmed one is not closed", Confirmed, Reversed, 1, resolve, "", Reversed},

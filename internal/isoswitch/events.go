@@ -20,6 +20,7 @@ const (
 	Honoured  Outcome = "honoured"  // it undoes an original, or joins what does
 	Repeated  Outcome = "repeated"  // it came before: the same answer, no second effect
 	Unmatched Outcome = "unmatched" // no original, which will be refused should it come
+	Kept      Outcome = "held"      // for two persons to decide on
 	Refused   Outcome = "refused"
 )
 
@@ -30,6 +31,8 @@ func outcome(e effect, code string) Outcome {
 		return Repeated
 	case e == addTombstone:
 		return Unmatched
+	case e == holdReversal:
+		return Kept
 	case e.accepts() && code == codeApproved:
 		return Honoured
 	case code == codeApproved: // D-22: reversed already under another RID

@@ -25,7 +25,7 @@ func newSettings(acquirer string, s Settings) *settings {
 		lookBack: s.Timers.LookBack,
 		maxAge:   s.Timers.MaxAge,
 		skew:     s.Timers.ClockSkew,
-		refuse:   s.Limits.Velocity.Action == Refuse,
+		over:     s.Limits.Velocity.Action,
 
 		completion: s.Limits.Completion,
 	}, checked}

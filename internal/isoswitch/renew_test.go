@@ -31,7 +31,7 @@ func TestRenew(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := s.rules()
-	if now.Limits.MaxAmount != 2000 || now.policy.maxAge != time.Hour || !now.policy.refuse || s.lockoutRules().Failures != 9 {
+	if now.Limits.MaxAmount != 2000 || now.policy.maxAge != time.Hour || now.policy.over != Refuse || s.lockoutRules().Failures != 9 {
 		t.Errorf("renewed: %+v", now)
 	}
 	if now.Limits.Connections != 7 || now.policy.acquirer != "acq" {

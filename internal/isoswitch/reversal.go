@@ -111,6 +111,7 @@ func (s *Switch) ask(r *request, token string) (question, bool) {
 		rest:       rest,
 		names:      names,
 		type60:     typeOf60(m),
+		named61:    m.Text(61),
 		byBatch:    s.byBatch(),
 		current:    s.batches.open(m.Text(41), batchOf(m)),
 		key:        s.lookupKey(m.Text(42), m.Text(41), names.DateTime, names.STAN, names.MTI.Class()),

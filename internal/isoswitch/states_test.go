@@ -172,6 +172,30 @@ func (h *happening) confirm(code string, times int) func() {
 	}
 }
 
+// order is what an operator orders.
+func (h *happening) order(act custody.ReversalAct) func() {
+	return func() {
+		if _, ok := h.journal.held.revs[fullRID(h.oid)]; !ok {
+			return
+		}
+		desk := NewDesk(h.journal, bench{h.journal}, h.clock)
+		_, _ = desk.Order(context.Background(), fullRID(h.oid).Name(), custody.ReversalOrder{Act: act, Case: "C-7"})
+	}
+}
+
+// tooFast is a reversal above the rate, where such are held.
+func (h *happening) tooFast() {
+	rules := *h.s.rules()
+	rules.policy.over = Hold
+	rules.Limits.Velocity = Velocity{PerHour: 1, Action: Hold}
+	h.s.set.Store(&rules)
+	h.s.rates.add([]tally{{"terminal T0000001", 1}})
+	if s := h.state(); s == Received || s == Forwarded {
+		return // those are observed
+	}
+	h.ask(iso8583.ReversalRequest, -1)()
+}
+
 // recalled lets a reversal come while the original has not left.
 func (h *happening) recalled() {
 	if s := h.state(); s != Forwarded && s != Received {
@@ -189,18 +213,20 @@ func TestEveryStateEveryEvent(t *testing.T) {
 	inFlight := moves{"approved": Approved, "declined": Declined, "unknown": ReversalPending, "never left": Declined, "recalled": LocalVoid}
 	sale := map[State]moves{
 		Received: inFlight, Forwarded: inFlight,
-		Approved:        {"undelivered": ReversalPending, "reversal": ReversalPending, "advice": ReversalPending, "void": Voided},
+		Approved:        {"undelivered": ReversalPending, "reversal": ReversalPending, "advice": ReversalPending, "void": Voided, "over the rate": ReversalHeld},
 		Voided:          {"follower reversed": Approved},
 		ReversalPending: {"confirmed": Reversed, "25": ReversedUnknown, "declined three times": ReversalFailed},
+		ReversalHeld:    {"released": ReversalPending, "rejected": Approved}, ReversalFailed: {"retried": ReversalPending},
 	}
 	preauth := map[State]moves{
 		Received: inFlight, Forwarded: inFlight,
 		Approved: {
-			"undelivered": ReversalPending, "reversal": ReversalPending, "advice": ReversalPending,
+			"undelivered": ReversalPending, "reversal": ReversalPending, "advice": ReversalPending, "over the rate": ReversalHeld,
 			"pre-authorization's void": Voided, "completion": Completed,
 		},
 		Voided: {"follower reversed": Approved}, Completed: {"follower reversed": Approved},
 		ReversalPending: {"confirmed": Reversed, "25": ReversedUnknown, "declined three times": ReversalFailed},
+		ReversalHeld:    {"released": ReversalPending, "rejected": Approved}, ReversalFailed: {"retried": ReversalPending},
 	}
 	for _, of := range []struct {
 		name, processing string
@@ -250,6 +276,12 @@ func (h *happening) events() map[string]func() {
 		"confirmed":                h.confirm("00", 1),
 		"25":                       h.confirm("25", 1),
 		"declined once":            h.confirm("12", 1),
+		"over the rate":            h.tooFast,
+		"released":                 h.order(custody.ReleaseReversal),
+		"rejected":                 h.order(custody.RejectReversal),
+		"retried":                  h.order(custody.RetryReversal),
+		"parked":                   h.order(custody.ParkReversal),
+		"resolved":                 h.order(custody.ResolveReversal),
 		"declined three times":     h.confirm("12", 3),
 	}
 }

@@ -25,6 +25,10 @@ type VelocityAction string
 const (
 	Observe VelocityAction = "observe" // an alert, and it goes on
 	Refuse  VelocityAction = "refuse"  // 58
+	// Hold answers 00, and nothing is sent until two persons have released it. A
+	// partial reversal is refused, and one of a sale in flight observed: neither
+	// can be held (section 2.2).
+	Hold VelocityAction = "hold"
 )
 
 // reasonForm is a DE 39.
@@ -32,8 +36,8 @@ var reasonForm = regexp.MustCompile(`^[0-9A-Za-z]{2}$`)
 
 func (v Velocity) withDefaults() (Velocity, error) {
 	v.Action = orDefault(v.Action, Observe)
-	if v.Action != Observe && v.Action != Refuse {
-		return v, fmt.Errorf("%w: %q is neither %q nor %q", ErrConfig, v.Action, Observe, Refuse)
+	if v.Action != Observe && v.Action != Refuse && v.Action != Hold {
+		return v, fmt.Errorf("%w: %q is not %s, %s or %s", ErrConfig, v.Action, Observe, Refuse, Hold)
 	}
 	for _, reason := range v.CashReasons {
 		if !reasonForm.MatchString(reason) {
