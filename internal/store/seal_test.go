@@ -661,7 +661,7 @@ func TestR50HistoriesLeaveRightRows(t *testing.T) {
 			},
 			"outcome": func(rt *rapid.T) {
 				if sales == 0 {
-					rt.Skip("nothing to end")
+					return
 				}
 				n := rapid.ByteRange(1, sales).Draw(rt, "sale")
 				err := h.db.Update(t.Context(), func(tx isoswitch.Tx) error {
