@@ -175,6 +175,7 @@ func TestUnionPayRows(t *testing.T) {
 		{"D-14 another amount", "64", func(b *iso8583.Builder) { b.Set(4, "000000020002") }},
 		{"D-15 another type in DE 60.1", "25", func(b *iso8583.Builder) { b.Set(60, "2000002400060") }},
 		{"D-15 another condition code", "25", func(b *iso8583.Builder) { b.Set(25, "06") }},
+		{"D-15 DE 61 in the reversal of a sale", "25", func(b *iso8583.Builder) { b.Set(61, "0000240000011121") }},
 		{"D-17 a type that no reversal names", "12", func(b *iso8583.Builder) { b.Set(60, "0100002400060") }},
 		{"D-11 another batch", "25", func(b *iso8583.Builder) { b.Set(60, "2200002500060") }},
 	} {

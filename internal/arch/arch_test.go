@@ -185,6 +185,13 @@ func TestImports(t *testing.T) {
 			func(imp, own string) bool { return own == "" && imp != "net" && imp != "crypto/tls" },
 		},
 		{
+			"profiles describe: no key, no socket, no decision",
+			func(pkg string) bool { return pkg == "internal/profile" || pkg == "internal/tomlfile" },
+			func(imp, own string) bool {
+				return (own == "" || own == "internal/iso8583" || own == "internal/tomlfile") && imp != "net" && imp != "crypto/tls"
+			},
+		},
+		{
 			"store never sees PIN blocks, MACs or the token",
 			func(pkg string) bool { return pkg == "internal/store" },
 			func(imp, own string) bool {

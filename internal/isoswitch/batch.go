@@ -101,6 +101,17 @@ func type60Of(mti iso8583.MTI, processing, condition string) string {
 	return ""
 }
 
+// fits61 reports whether DE 61 of a reversal is what the profile wants where the
+// original refers to no other transaction: nothing, or where it is wanted always
+// batch and STAN of the original, of which zeros fit any (U-65, section 4.3).
+func (p policy) fits61(q question) bool {
+	if !p.profile.DE61Always {
+		return q.named61 == ""
+	}
+	fits := func(part, want string) bool { return part == want || part == "000000" }
+	return len(q.named61) >= 12 && fits(q.named61[:6], q.names.DateTime[:6]) && fits(q.named61[6:12], q.names.STAN)
+}
+
 // permitType refuses a transaction whose type the switch does not serve by batch,
 // or whose DE 60.1 says another.
 func (s *Switch) permitType(r *request) *verdict {
