@@ -1,8 +1,12 @@
 package softhsmtest_test
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -217,6 +221,23 @@ func TestUnionPayRows(t *testing.T) {
 		}
 		u.wants(u.buy("000007", 20006), "00")
 	})
+	u.h.recordsWhole()
+}
+
+// recordsWhole fails the test when a record had something in it that the log does
+// not take.
+func (h *house) recordsWhole() {
+	h.t.Helper()
+	must(h.t, filepath.WalkDir(h.logDir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if at := bytes.Index(text, []byte(`"scrub":[`)); at >= 0 {
+			h.t.Errorf("a record was scrubbed: %.600q", text[max(0, at-500):])
+		}
+		return err
+	}))
 }
 
 // TestUnionPayForgeries (A-08.T3) sends each message that differs from the

@@ -11,8 +11,7 @@ import (
 
 // Where a profile's reversals name their original by batch, a message has no DE 7
 // and no DE 90: STAN (DE 11), batch (DE 60.2) and the class that DE 60.1 says name
-// it (reversals section 4.1, U-65). The batch, filled to ten digits with zeros,
-// stands where DE 7 would.
+// it (reversals section 4.1, U-65). The batch, six digits, stands where DE 7 would.
 
 // byBatch reports whether the profile's terminals have batches.
 func (s *Switch) byBatch() bool { return s.profile != nil && s.profile.Original == profile.ByBatch }
@@ -22,7 +21,7 @@ func (s *Switch) sentOf(m *iso8583.Message) string {
 	if !s.byBatch() {
 		return m.Text(7)
 	}
-	return batchOf(m) + "0000"
+	return batchOf(m)
 }
 
 // sentAt is when a message was sent: what DE 7 says, or when it came. It is false
@@ -109,7 +108,7 @@ func (p policy) fits61(q question) bool {
 		return q.named61 == ""
 	}
 	fits := func(part, want string) bool { return part == want || part == "000000" }
-	return len(q.named61) >= 12 && fits(q.named61[:6], q.names.DateTime[:6]) && fits(q.named61[6:12], q.names.STAN)
+	return len(q.named61) >= 12 && fits(q.named61[:6], q.names.DateTime) && fits(q.named61[6:12], q.names.STAN)
 }
 
 // permitType refuses a transaction whose type the switch does not serve by batch,

@@ -75,9 +75,18 @@ func noteOf(act *custody.Act, action audit.Action, t *Txn, pan custody.PAN) audi
 			Acquirer: t.Acquirer,
 			Terminal: audit.Registered(t.TID),
 			Merchant: audit.Registered(t.MID),
-			Orig:     audit.Orig{MTI: t.MTI, STAN: t.STAN, DateTime: t.Sent},
+			Orig:     audit.Orig{MTI: t.MTI, STAN: t.STAN, DateTime: dateOf(t.Sent)},
 		},
 	}
 	rec.PAN, _ = act.PAN(pan)
 	return rec
+}
+
+// dateOf is DE 7 of an original for records, and nothing where a batch stands in
+// its place.
+func dateOf(sent string) string {
+	if len(sent) != len(layoutDE7) {
+		return ""
+	}
+	return sent
 }
