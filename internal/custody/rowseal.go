@@ -14,7 +14,7 @@ import (
 // RowSealer makes the MACs of the rows of one database: HMAC-SHA-256, its first
 // 16 bytes. Its key is an HMAC by the token's own key over a label and the
 // database's id. It is made in the token once and works in the process, since
-// each transaction reads and writes several rows. Decision 0036. It is safe for
+// each transaction reads and writes several rows. Decision 0038. It is safe for
 // concurrent use.
 type RowSealer struct {
 	key   secret.Bytes
