@@ -30,7 +30,7 @@ func (s *Switch) network(ctx context.Context, r *request) {
 		return
 	}
 	ruled := verdict{code: codeApproved}
-	if code := r.msg.Text(70); code != signOn && code != signOff && code != echo {
+	if code := networkCode(r.msg); code != signOn && code != signOff && code != echo {
 		ruled = verdict{code: codeNoFunction, reason: audit.ReasonProfileDenied}
 	}
 	_, absent := r.msg.MAC()
@@ -53,7 +53,7 @@ func (s *Switch) network(ctx context.Context, r *request) {
 		s.log.Error("a sign-on could not be journalled", "corr", r.corr, "error", err)
 		v := cannot(err)
 		refused = &v
-	case refused == nil && !r.again && r.msg.Text(70) == signOn:
+	case refused == nil && !r.again && networkCode(r.msg) == signOn:
 		// A recorded sign-on sent again proves nothing of who sends it.
 		r.peer.lockout.clear(r.terminal.TID)
 	}

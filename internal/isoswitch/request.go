@@ -51,6 +51,9 @@ func (s *Switch) authenticate(ctx context.Context, r *request) *verdict {
 		r.checked.Verdict = absence(err)
 		return r.refusal("D-03")
 	}
+	if r.terminal.Scheme == MasterKey {
+		return s.authenticateMaster(ctx, r, mac)
+	}
 	if !r.keyed {
 		v := ruling("D-06", r.advice())
 		v.reason = audit.ReasonFormatError // W-18: KSN absent or malformed
@@ -62,11 +65,16 @@ func (s *Switch) authenticate(ctx context.Context, r *request) *verdict {
 		return &v
 	}
 	verified, err := s.verifyTerminalMAC(ctx, r, mac)
-	switch {
-	case err == nil:
+	if err == nil {
 		r.macKey, r.checked.Verdict = verified.Key.ID, audit.VerdictOK
 		return nil
-	case errors.Is(err, custody.ErrMAC):
+	}
+	return s.unverified(r, err)
+}
+
+// unverified is the refusal of a message whose MAC is wrong, or cannot be known.
+func (s *Switch) unverified(r *request, err error) *verdict {
+	if errors.Is(err, custody.ErrMAC) {
 		r.checked.Verdict = audit.VerdictBad
 		return r.refusal("D-04")
 	}
@@ -108,6 +116,10 @@ func (s *Switch) register(ctx context.Context, r *request) *verdict {
 	served := s.has(terminal.Scheme)
 	if text, err := r.msg.KSN(); err == nil && served {
 		r.serial, r.keyed = parseKSN(terminal.Scheme, text)
+	}
+	if served && terminal.Scheme == MasterKey {
+		r.keyed = terminal.MACKey != "" && r.msg.MTI().Class() != '8' // U-87
+		r.checked.Alg, r.checked.Len = s.masterAlgorithm(), s.how().Bytes
 	}
 	switch {
 	case terminal.Disabled:
@@ -177,6 +189,9 @@ func (s *Switch) sealAnswer(ctx context.Context, r *request, b *iso8583.Builder)
 	if err != nil {
 		return nil, fmt.Errorf("building the answer: %w", err)
 	}
+	if r.terminal.Scheme == MasterKey {
+		return s.sealMaster(ctx, r, open)
+	}
 	q := custody.GenerateMAC{
 		Key:       custody.Ref{Alias: r.terminal.BDK},
 		DUKPT:     &custody.DUKPT{KSN: r.serial.bytes, Variant: custody.Response},
@@ -201,6 +216,9 @@ func (s *Switch) sealAnswer(ctx context.Context, r *request, b *iso8583.Builder)
 // byte-equal repeat. A fresh counter becomes the last accepted one in the same
 // commit as the effect of the message (M-21). It returns the refusal, or nil.
 func (s *Switch) admit(tx Tx, r *request) (*verdict, error) {
+	if r.terminal.Scheme == MasterKey { // its messages have no counter
+		return nil, nil
+	}
 	last, err := tx.LastCounter(r.serial.device)
 	if err != nil {
 		return nil, fmt.Errorf("reading the KSN counter: %w", err)
@@ -233,7 +251,7 @@ func (s *Switch) admit(tx Tx, r *request) (*verdict, error) {
 // card describes the PAN for records and the journal. Where that cannot be done
 // the message is refused (L-103).
 func (s *Switch) card(ctx context.Context, r *request) (custody.Card, *verdict) {
-	r.pan = custody.PAN(r.msg.Text(2))
+	r.pan = custody.PAN(panOf(r.msg))
 	if len(r.pan) < 12 {
 		return custody.Card{}, &verdict{code: codePAN, reason: audit.ReasonFormatError}
 	}

@@ -88,6 +88,7 @@ func viewOf(t custody.Terminal) isoswitch.Terminal {
 	return isoswitch.Terminal{
 		TID: t.TID, MID: t.MID, Scheme: isoswitch.Scheme(t.Scheme), BDK: t.BDK, Device: isoswitch.Device(t.Device),
 		MACBytes: t.MACBytes, Disabled: t.Status != custody.InService, Most: t.Most,
+		PINKey: t.Keys.PIN, MACKey: t.Keys.MAC,
 	}
 }
 
