@@ -200,6 +200,9 @@ func (s *Switch) startTry(ctx context.Context, rid RID) (rev *Reversal, t *Txn, 
 		rev.Next = now.Add(s.rules().Timers.Upstream + jitter(s.rules().Retry.backoff(rev.Tries)))
 		return tx.UpdateReversal(rev)
 	})
+	if errors.Is(err, custody.ErrTampered) {
+		return nil, nil, s.parkTampered(ctx, rid, err)
+	}
 	if err == nil && overdue {
 		s.noteFailed(ctx, rev, t, audit.ReasonUpstreamSilent)
 		rev = nil
