@@ -95,8 +95,14 @@ type masterHouse struct {
 // messages; 0 is the default.
 func newMasterHouse(t *testing.T, messages uint64) *masterHouse {
 	t.Helper()
-	speech, err := profile.Parse("tmk-test.toml", []byte(masterProfile))
+	speech, err := profile.Builtin("unionpay")
 	must(t, err)
+	return newHouseOf(t, speech, messages)
+}
+
+// newHouseOf is newMasterHouse for a dialect.
+func newHouseOf(t *testing.T, speech *profile.Profile, messages uint64) *masterHouse {
+	t.Helper()
 	h := &masterHouse{house: build(t, nil), speech: speech, kind: custody.TerminalProfile{
 		Name: "unionpay", Master: keys.TDES2, Working: keys.TDES2, MAC: keys.UsageMACAlg1, MACBytes: 8,
 		Algorithm: custody.CUPECB, MaxMessages: messages,
@@ -241,19 +247,28 @@ func (u *master) sale(amount int64) *iso8583.Builder {
 	}
 	enciphered, err := pik.Encrypt(nil, block)
 	must(u.h.t, err)
-	now := time.Now().UTC()
-	return u.begin(iso8583.FinancialRequest).Set(2, masterPAN).Set(3, "000000").Set(4, fmt.Sprintf("%012d", amount)).
-		Set(7, now.Format("0102150405")).Set(12, now.Format("150405")).Set(13, now.Format("0102")).
+	return u.dated(u.begin(iso8583.FinancialRequest)).Set(2, masterPAN).Set(3, "000000").Set(4, fmt.Sprintf("%012d", amount)).
 		Set(22, "021").Set(25, "00").Set(26, "12").Set(49, "156").Set(52, fmt.Sprintf("%X", enciphered)).
 		Set(53, "2600000000000000").Set(60, "22000024000")
 }
 
+// dated gives a message its times, in a dialect that has them.
+func (u *master) dated(b *iso8583.Builder) *iso8583.Builder {
+	if u.h.speech.Original == profile.ByBatch {
+		return b
+	}
+	now := time.Now().UTC()
+	return b.Set(7, now.Format("0102150405")).Set(12, now.Format("150405")).Set(13, now.Format("0102"))
+}
+
 // reversal begins the reversal of a sale.
 func (u *master) reversal(sale, answer *iso8583.Message) *iso8583.Builder {
-	now := time.Now().UTC()
-	b := u.begin(iso8583.ReversalRequest).Copy(sale, 2, 3, 4, 22, 25, 49, 60).
-		Set(7, now.Format("0102150405")).Set(12, now.Format("150405")).Set(13, now.Format("0102")).Set(39, "98").
-		Set(90, "0200"+sale.Text(11)+sale.Text(7)+"0000000000000000000000")
+	b := u.dated(u.begin(iso8583.ReversalRequest)).Copy(sale, 2, 3, 4, 22, 25, 49, 60).Set(39, "98")
+	if u.h.speech.Original == profile.ByBatch {
+		b.Copy(sale, 11) // U-64
+	} else {
+		b.Set(90, "0200"+sale.Text(11)+sale.Text(7)+"0000000000000000000000")
+	}
 	if answer != nil && answer.Has(38) {
 		b.Set(38, answer.Text(38))
 	}
@@ -271,9 +286,13 @@ func (u *master) parsed(raw []byte) *iso8583.Message {
 // keys, signed in, a sale with a PIN, its reversal, signed in anew. U-12, U-42 to
 // U-51, U-53 to U-55, A-12.T2.
 func TestMasterKeyTerminal(t *testing.T) {
-	for _, form := range []string{"003", "004"} {
-		t.Run(form, func(t *testing.T) {
-			h := newMasterHouse(t, 0)
+	own, err := profile.Parse("tmk-test.toml", []byte(masterProfile))
+	must(t, err)
+	builtIn, err := profile.Builtin("unionpay")
+	must(t, err)
+	for form, speech := range map[string]*profile.Profile{"003": builtIn, "004": own} {
+		t.Run(speech.Name+" in form "+form, func(t *testing.T) {
+			h := newHouseOf(t, speech, 0)
 			u := h.terminal()
 			u.pin, u.mac = make([]byte, 16), []byte("no key at all, K")
 			if m := u.exchange(u.sealed(u.sale(100))); m.Text(39) != "A0" {

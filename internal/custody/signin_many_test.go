@@ -3,6 +3,7 @@ package custody_test
 import (
 	"testing"
 
+	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/hsm"
 	"keyd.dev/keyd/internal/secret"
 	"keyd.dev/keyd/keys"
@@ -74,4 +75,19 @@ func TestA19T1(t *testing.T) {
 			}
 		}
 	})
+}
+
+// BenchmarkSignIn is the rate of sign-ins, one after the other.
+func BenchmarkSignIn(b *testing.B) {
+	r := newRegistry(b, softhsmtest.Token(b))
+	if _, err := r.AddTerminals(b.Context(), admin, "bench", []custody.NewTerminal{generated(1, "unionpay")}); err != nil {
+		b.Fatal(err)
+	}
+	user := r.WithoutMaker()
+	for b.Loop() {
+		q := custody.SignIn{TID: "T0000001", Form: "003", Algorithm: custody.CUPECB, MACBytes: 8}
+		if _, err := user.SignIn(b.Context(), theSwitch, "bench", q); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
