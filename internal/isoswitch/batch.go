@@ -85,44 +85,118 @@ func classOf(type60 string) iso8583.MTI {
 	return ""
 }
 
-// type60Of is DE 60.1 of a transaction of these types, empty for one that the
-// switch does not serve by batch: voids and completions name theirs by DE 61, and
-// are refused (U-15 to U-19).
-func type60Of(mti iso8583.MTI, processing, condition string) string {
-	switch {
-	case mti == iso8583.FinancialRequest && processing == "000000" && condition == "00":
-		return "22"
-	case mti == iso8583.FinancialRequest && processing == "310000" && condition == "00":
-		return "01"
-	case mti == iso8583.AuthorizationRequest && processing == "030000" && condition == "06":
-		return "10"
+// names is what a void, a completion or a refund refers to, and whether the message
+// says so: DE 90, or by batch DE 61 with the class that DE 60.1 says (U-38, U-65).
+func (s *Switch) names(m *iso8583.Message) (iso8583.OriginalData, bool) {
+	if !s.byBatch() {
+		return m.Original()
+	}
+	mti, text := namedBy(typeOf60(m)), m.Text(61)
+	if mti == "" || len(text) < 12 {
+		return iso8583.OriginalData{}, false
+	}
+	return iso8583.OriginalData{MTI: mti, STAN: text[6:12], DateTime: text[:6]}, true
+}
+
+// namedBy is the message type of what a transaction of this DE 60.1 refers to;
+// empty for one that refers to nothing.
+func namedBy(type60 string) iso8583.MTI {
+	switch type60 {
+	case "11", "20": // void and completion of a pre-authorization
+		return iso8583.AuthorizationRequest
+	case "21", "23": // void of a completion, of a sale
+		return iso8583.FinancialRequest
 	}
 	return ""
 }
 
-// fits61 reports whether DE 61 of a reversal is what the profile wants where the
-// original refers to no other transaction: nothing, or where it is wanted always
-// batch and STAN of the original, of which zeros fit any (U-65, section 4.3).
-func (p policy) fits61(q question) bool {
-	if !p.profile.DE61Always {
+// type60Of is DE 60.1 of a transaction of these types, empty for one that is not
+// of the dialect (U-15 to U-19).
+func type60Of(mti iso8583.MTI, processing, condition string) string {
+	financial, authorization := mti == iso8583.FinancialRequest, mti == iso8583.AuthorizationRequest
+	switch {
+	case financial && processing == "000000" && condition == "00":
+		return "22"
+	case financial && processing == "200000" && condition == "00":
+		return "23"
+	case financial && processing == "310000" && condition == "00":
+		return "01"
+	case financial && processing == "000000" && condition == "06":
+		return "20"
+	case financial && processing == "200000" && condition == "06":
+		return "21"
+	case authorization && processing == "030000" && condition == "06":
+		return "10"
+	case authorization && processing == "200000" && condition == "06":
+		return "11"
+	}
+	return ""
+}
+
+// behindOf is the message type of what a transaction with this DE 60.1 refers to
+// by DE 61; empty where it refers to nothing.
+func behindOf(type60 string) iso8583.MTI {
+	switch type60 {
+	case "11", "20": // of a pre-authorization
+		return iso8583.AuthorizationRequest
+	case "21", "23": // of a completion, of a sale
+		return iso8583.FinancialRequest
+	}
+	return ""
+}
+
+// refers reports whether a message names another transaction.
+func (s *Switch) refers(m *iso8583.Message) bool {
+	if s.byBatch() {
+		return m.Has(61)
+	}
+	return m.Has(90)
+}
+
+// refersTo is what a void, completion or refund refers to: DE 90, or batch and
+// STAN in DE 61 (U-38).
+func (s *Switch) refersTo(m *iso8583.Message) (iso8583.OriginalData, bool) {
+	if !s.byBatch() {
+		return m.Original()
+	}
+	named := m.Text(61)
+	if len(named) < 12 {
+		return iso8583.OriginalData{}, false
+	}
+	return iso8583.OriginalData{MTI: behindOf(typeOf60(m)), STAN: named[6:12], DateTime: named[:6]}, true
+}
+
+// fits61 reports whether DE 61 of a reversal is what it must be (U-65, section
+// 4.3). Where the original refers to another transaction it names that, or is not
+// there; a part of zeros fits any. Else the profile says: it is not there, or it
+// names the original itself.
+func (p policy) fits61(q question, f facts) bool {
+	batch, stan := q.names.DateTime, q.names.STAN
+	switch {
+	case f.behind != nil:
+		batch, stan = f.behind.Sent, f.behind.STAN
+		if q.named61 == "" {
+			return true
+		}
+	case !p.profile.DE61Always:
 		return q.named61 == ""
 	}
 	fits := func(part, want string) bool { return part == want || part == "000000" }
-	return len(q.named61) >= 12 && fits(q.named61[:6], q.names.DateTime) && fits(q.named61[6:12], q.names.STAN)
+	return len(q.named61) >= 12 && fits(q.named61[:6], batch) && fits(q.named61[6:12], stan)
 }
 
-// permitType refuses a transaction whose type the switch does not serve by batch,
-// or whose DE 60.1 says another.
+// permitType refuses a transaction that is not of the dialect, and one whose DE
+// 60.1 or DE 61 says that it is another.
 func (s *Switch) permitType(r *request) *verdict {
 	if !s.byBatch() {
 		return nil
 	}
 	m := r.msg
-	served := type60Of(m.MTI(), m.Text(3), m.Text(25))
+	of := type60Of(m.MTI(), m.Text(3), m.Text(25))
 	switch {
-	case served == "" || m.Has(61):
+	case of == "":
 		return &verdict{code: codeNoFunction, reason: audit.ReasonProfileDenied}
-	case served != typeOf60(m):
+	case of != typeOf60(m), m.Has(61) != (behindOf(of) != ""):
 		return &verdict{code: codeInvalid, reason: audit.ReasonAttributeMismatch}
 	}
 	return nil

@@ -39,9 +39,11 @@ type question struct {
 // facts are what the journal and the running process know about a question.
 type facts struct {
 	original *Txn      // the newest with its look-up key within look-back, tombstones too; or nil
+	behind   *Txn      // what a void or completion refers to, where a reversal of it can say so; or nil
 	full     *Reversal // the full reversal of that original, or nil
 	same     *Reversal // the reversal with the question's RID, or nil
 	left     bool      // of an original in flight: it was handed to the link
+	refers   *Txn      // what that original refers to, or nil
 	live     *Txn      // what refers to that original and has its effect, or may have it; or nil
 	tooMany  bool      // the sender is over its rate
 }
@@ -151,7 +153,7 @@ func (p policy) equality(q question, f facts) string {
 		return "D-15"
 	case q.byBatch && o.State != Tombstone && q.type60 != type60Of(iso8583.MTI(o.MTI), o.Processing, o.Condition):
 		return "D-15"
-	case q.byBatch && o.State != Tombstone && !p.fits61(q):
+	case q.byBatch && o.State != Tombstone && !p.fits61(q, f.refers):
 		return "D-15"
 	case q.names.DateTime != o.Sent: // W-15
 		return "D-15"

@@ -26,7 +26,7 @@ type about struct {
 // look-up key of a reversal, and says why t may not refer to it. Nil without a
 // refusal: t refers to it now.
 func (s *Switch) relate(tx Tx, r *request, t *Txn) (*verdict, error) {
-	names, ok := r.msg.Original()
+	names, ok := s.names(r.msg)
 	if !ok {
 		return nil, nil
 	}

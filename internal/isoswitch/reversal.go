@@ -144,8 +144,18 @@ func (s *Switch) look(tx Tx, r *request, q question) (facts, error) {
 	if f.live, err = optionalTxn(tx.Live(f.original.OID)); err != nil {
 		return f, err
 	}
+	if f.original.RefersTo != (OID{}) {
+		if f.refers, err = tx.Txn(f.original.RefersTo); err != nil {
+			return f, err
+		}
+	}
 	if f.full, err = optional(tx.Reversal(fullRID(f.original.OID))); err != nil {
 		return f, err
+	}
+	if q.byBatch && f.original.RefersTo != (OID{}) {
+		if f.behind, err = optionalTxn(tx.Txn(f.original.RefersTo)); err != nil {
+			return f, err
+		}
 	}
 	f.same = f.full
 	if !q.full {

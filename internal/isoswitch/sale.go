@@ -191,8 +191,10 @@ func (s *Switch) newTxn(r *request, card custody.Card, num number) (*Txn, *verdi
 func saleContent(m *iso8583.Message, token string) Hash {
 	parts := []string{token, m.Text(3), m.Text(4), m.Text(11), m.Text(12),
 		m.Text(13), m.Text(25), m.Text(41), m.Text(42), m.Text(49)}
-	if m.Has(90) { // what it names is part of it
-		parts = append(parts, m.Text(90))
+	for _, de := range []int{61, 90} { // what it names is part of it
+		if m.Has(de) {
+			parts = append(parts, m.Text(de))
+		}
 	}
 	return digest("keyd-sale-1", parts...)
 }

@@ -13,7 +13,8 @@ import (
 func (s *Switch) permitSale(r *request) *verdict {
 	m := r.msg
 	amount, _ := m.Amount()
-	kind := kindOf(m.MTI(), m.Text(3), m.Has(90))
+	_, names := s.names(m)
+	kind := kindOf(m.MTI(), m.Text(3), names)
 	if v := s.permitType(r); v != nil {
 		return v
 	}
