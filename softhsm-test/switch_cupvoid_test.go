@@ -88,7 +88,7 @@ func TestUnionPayVoids(t *testing.T) {
 		b := u.h.speech.Dialect.Build(fin, iso8583.SideTerminal).Head(head).
 			Set(2, masterPAN).Set(3, "200000").Set(4, "000000030000").Set(11, "000301").
 			Set(22, "021").Set(25, "00").Set(41, masterTID).Set(42, masterMID).Set(49, "156").Set(60, "2300002400060")
-		u.wants(b, "30")
+		u.wants(b, "12")
 	})
 	u.h.recordsWhole()
 }

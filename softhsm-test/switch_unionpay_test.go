@@ -205,8 +205,8 @@ func TestUnionPayRows(t *testing.T) {
 			Set(3, "310000").Set(11, "000004").Set(22, "021").Set(25, "00").Set(35, "6224242900000113D2806201394903101").
 			Set(41, masterTID).Set(42, masterMID).Set(49, "156").Set(60, "0100002400060"), "00")
 	})
-	t.Run("U-12 DE 61 in a sale", func(t *testing.T) {
-		u.wants(u.buy("000005", 20000).Set(61, "0000240000011121"), "40")
+	t.Run("U-65 DE 61 in a sale", func(t *testing.T) {
+		u.wants(u.buy("000005", 20000).Set(61, "0000240000011121"), "12")
 		if _, messages := u.booked(20000); messages != 1 {
 			t.Errorf("the issuer has %d messages of the sale, want 1", messages)
 		}

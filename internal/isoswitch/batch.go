@@ -133,51 +133,18 @@ func type60Of(mti iso8583.MTI, processing, condition string) string {
 	return ""
 }
 
-// behindOf is the message type of what a transaction with this DE 60.1 refers to
-// by DE 61; empty where it refers to nothing.
-func behindOf(type60 string) iso8583.MTI {
-	switch type60 {
-	case "11", "20": // of a pre-authorization
-		return iso8583.AuthorizationRequest
-	case "21", "23": // of a completion, of a sale
-		return iso8583.FinancialRequest
-	}
-	return ""
-}
-
-// refers reports whether a message names another transaction.
-func (s *Switch) refers(m *iso8583.Message) bool {
-	if s.byBatch() {
-		return m.Has(61)
-	}
-	return m.Has(90)
-}
-
-// refersTo is what a void, completion or refund refers to: DE 90, or batch and
-// STAN in DE 61 (U-38).
-func (s *Switch) refersTo(m *iso8583.Message) (iso8583.OriginalData, bool) {
-	if !s.byBatch() {
-		return m.Original()
-	}
-	named := m.Text(61)
-	if len(named) < 12 {
-		return iso8583.OriginalData{}, false
-	}
-	return iso8583.OriginalData{MTI: behindOf(typeOf60(m)), STAN: named[6:12], DateTime: named[:6]}, true
-}
-
 // fits61 reports whether DE 61 of a reversal is what it must be (U-65, section
 // 4.3). Where the original refers to another transaction it names that, or is not
 // there; a part of zeros fits any. Else the profile says: it is not there, or it
 // names the original itself.
-func (p policy) fits61(q question, f facts) bool {
+func (p policy) fits61(q question, refers *Txn) bool {
 	batch, stan := q.names.DateTime, q.names.STAN
 	switch {
-	case f.behind != nil:
-		batch, stan = f.behind.Sent, f.behind.STAN
+	case refers != nil:
 		if q.named61 == "" {
 			return true
 		}
+		batch, stan = refers.Sent, refers.STAN
 	case !p.profile.DE61Always:
 		return q.named61 == ""
 	}
@@ -193,10 +160,11 @@ func (s *Switch) permitType(r *request) *verdict {
 	}
 	m := r.msg
 	of := type60Of(m.MTI(), m.Text(3), m.Text(25))
+	_, named := s.names(m)
 	switch {
 	case of == "":
 		return &verdict{code: codeNoFunction, reason: audit.ReasonProfileDenied}
-	case of != typeOf60(m), m.Has(61) != (behindOf(of) != ""):
+	case of != typeOf60(m), m.Has(61) != (namedBy(of) != ""), named != m.Has(61):
 		return &verdict{code: codeInvalid, reason: audit.ReasonAttributeMismatch}
 	}
 	return nil

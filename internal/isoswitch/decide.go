@@ -39,7 +39,6 @@ type question struct {
 // facts are what the journal and the running process know about a question.
 type facts struct {
 	original *Txn      // the newest with its look-up key within look-back, tombstones too; or nil
-	behind   *Txn      // what a void or completion refers to, where a reversal of it can say so; or nil
 	full     *Reversal // the full reversal of that original, or nil
 	same     *Reversal // the reversal with the question's RID, or nil
 	left     bool      // of an original in flight: it was handed to the link

@@ -152,11 +152,6 @@ func (s *Switch) look(tx Tx, r *request, q question) (facts, error) {
 	if f.full, err = optional(tx.Reversal(fullRID(f.original.OID))); err != nil {
 		return f, err
 	}
-	if q.byBatch && f.original.RefersTo != (OID{}) {
-		if f.behind, err = optionalTxn(tx.Txn(f.original.RefersTo)); err != nil {
-			return f, err
-		}
-	}
 	f.same = f.full
 	if !q.full {
 		f.same, err = optional(tx.Reversal(partialRID(f.original.OID, q.rest, r.msg.Text(11))))
