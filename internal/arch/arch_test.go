@@ -170,6 +170,11 @@ func TestImports(t *testing.T) {
 			},
 		},
 		{
+			"hook speaks custody",
+			func(pkg string) bool { return pkg == "internal/hook" },
+			func(imp, own string) bool { return own == "" || slices.Contains([]string{"audit", "keys", "internal/custody"}, own) },
+		},
+		{
 			"api does not import isoswitch",
 			func(pkg string) bool { return pkg == "internal/api" },
 			func(imp, own string) bool { return own != "internal/isoswitch" && own != "internal/iso8583" },
