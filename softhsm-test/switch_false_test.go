@@ -3,6 +3,7 @@ package softhsmtest_test
 import (
 	"bytes"
 	"database/sql"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -265,4 +266,84 @@ func TestLifeOfReversal(t *testing.T) {
 			return strings.Contains(all, "reversal.accept") && strings.Contains(all, "reversal.forward") && strings.Contains(all, "reversal.answer")
 		})
 	})
+}
+
+// TestRetryPolicy is R-10: a policy is changed while reversals are queued.
+func TestRetryPolicy(t *testing.T) {
+	t.Run("R-10 a new policy holds for what is queued, a wrong one for nothing", func(t *testing.T) {
+		h := newHouse(t, sim.DefaultRules(), func(c *isoswitch.Config) { c.Retry = isoswitch.Retry{First: time.Hour, Ceiling: time.Hour} })
+		p := h.pos(0)
+		silent := []sim.Rule{{Reversal: true, Code: "00", Silent: true}}
+		addr := h.bank.Addr().String()
+		h.unbank()
+		h.rules = silent
+		h.startIssuer(addr)
+		eventually(t, "the link is up", func() bool { return h.sw.Status().SignedOn })
+		first, answer := p.sell(8300)
+		wantCode(t, p.undo(iso8583.ReversalRequest, first, answer, nil), "00")
+		eventually(t, "the first try has come", func() bool { return h.booked(first).Received == 1 })
+		cfg := h.config()
+		set := isoswitch.Settings{Limits: cfg.Limits, Timers: cfg.Timers, Retry: cfg.Retry, Lockout: cfg.Lockout}
+		bad := set
+		bad.Retry.Ceiling = time.Millisecond
+		if err := h.sw.Renew(bad); !errors.Is(err, isoswitch.ErrConfig) {
+			t.Fatalf("a ceiling below the first delay: %v", err)
+		}
+		set.Retry = isoswitch.Retry{First: 50 * time.Millisecond, Ceiling: 100 * time.Millisecond}
+		must(t, h.sw.Renew(set))
+		second, answer := p.sell(8302)
+		wantCode(t, p.undo(iso8583.ReversalRequest, second, answer, nil), "00")
+		eventually(t, "the new delays hold", func() bool { return h.booked(second).Received >= 3 })
+		if got := h.find(first).State; got != isoswitch.ReversalPending {
+			t.Errorf("the reversal that was queued is %s", got)
+		}
+	})
+}
+
+// TestAbnormalReversals is R-21: each rule raises one record of its kind, and
+// honest traffic none.
+func TestAbnormalReversals(t *testing.T) {
+	h := newHouse(t, sim.DefaultRules(), nil)
+	p := h.pos(0)
+	flagged := func(rule string) int {
+		return len(h.records(func(r record) bool { return r.Action == "reversal.refuse" && r.ISO.Rule == rule }))
+	}
+	rules := []string{"D-10", "D-13", "D-14", "D-34"}
+	t.Run("R-21 a clean stream raises none", func(t *testing.T) {
+		for n := range int64(3) {
+			sale, answer := p.sell(8400 + 2*n)
+			wantCode(t, p.undo(iso8583.ReversalRequest, sale, answer, nil), "00")
+		}
+		for _, rule := range rules {
+			if n := flagged(rule); n != 0 {
+				t.Errorf("%d records of %s", n, rule)
+			}
+		}
+	})
+	sale, answer := p.sell(8410)
+	never, err := p.Sale(8412, visa, nil)
+	must(t, err)
+	for i, c := range []struct {
+		name  string
+		of    *sim.Sent
+		draft sim.Draft
+	}{
+		{"R-21 no original", never, nil},
+		{"R-21 another card", sale, func(b *iso8583.Builder) { b.Set(2, "5555555555554444") }},
+		{"R-21 another amount", sale, func(b *iso8583.Builder) { b.Set(4, "000000000100") }},
+		{"R-21 out of its time", sale, func(b *iso8583.Builder) { b.Set(7, time.Now().UTC().Add(20*time.Minute).Format("0102150405")) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			rrn, approval := answer.Text(37), answer.Text(38)
+			if c.of == never {
+				rrn, approval = "", ""
+			}
+			p.ask(p.Reversal(iso8583.ReversalRequest, c.of, rrn, approval, c.draft))
+			for j, rule := range rules {
+				if want := btoi(j <= i); flagged(rule) != want {
+					t.Errorf("%d records of %s, want %d", flagged(rule), rule, want)
+				}
+			}
+		})
+	}
 }

@@ -27,7 +27,7 @@ func TestSwitchForward(t *testing.T) {
 	t.Run("W-13 D-31 after a decline the next try waits for the back-off alone", declinedIsTriedSoon)
 	t.Run("D-32 tries used up", triesUsedUp)
 	t.Run("A-06.T2 an answer that nobody asked for", unasked)
-	t.Run("A-23.T1 poison is parked and blocks no other", poisonIsParked)
+	t.Run("A-23.T1 R-16 poison is parked and blocks no other", poisonIsParked)
 	t.Run("R-01 R-03 crash with a sale in flight", crashes)
 	t.Run("D-26 parts go upstream in order", partsInOrder)
 }

@@ -155,9 +155,16 @@ func TestOps(t *testing.T) {
 	if status != http.StatusOK || !report.Ready || !report.Parts["token"].OK || !report.Parts["store"].OK || !report.Parts["audit"].OK {
 		t.Errorf("/readyz: %d %s", status, body)
 	}
-	if report.Parts["upstream"].OK {
-		t.Error("R-22: no issuer runs, and the link is said to be up")
-	}
+	t.Run("R-22 R-64 the link that is down is named, and no other", func(t *testing.T) {
+		for name, part := range report.Parts {
+			if down := name == "upstream"; part.OK == down {
+				t.Errorf("no issuer runs, and %s is said to be %+v", name, part)
+			}
+		}
+		if !strings.Contains(body, errNotConnected.Error()) {
+			t.Errorf("the report does not say why: %s", body)
+		}
+	})
 	_, body = r.get("/metrics")
 	for _, name := range []string{"keyd_build_info{", "keyd_token_up 1", "keyd_audit_ready 1", "keyd_switch_upstream_up 0",
 		"keyd_token_calls_total ", "keyd_certificate_expiry_seconds{section=\"api\"}", "process_resident_memory_bytes"} {

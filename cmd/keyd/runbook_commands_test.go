@@ -37,7 +37,7 @@ func TestRunbookCommands(t *testing.T) {
 		t.Fatalf("only %d commands found in the runbook: the pattern is wrong", len(commands))
 	}
 	for command := range commands {
-		t.Run("R-25 keyd "+command, func(t *testing.T) {
+		t.Run("R-25 R-64 keyd "+command, func(t *testing.T) {
 			byScript := regexp.MustCompile(`(?m)^!? ?exec keyd ` + command + `\b`)
 			byTest := `"` + strings.ReplaceAll(command, " ", `", "`) + `"`
 			if !byScript.MatchString(tested.String()) && !strings.Contains(tested.String(), byTest) {
