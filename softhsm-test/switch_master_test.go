@@ -298,8 +298,12 @@ func TestMasterKeyTerminal(t *testing.T) {
 			if m := u.exchange(u.sealed(u.sale(100))); m.Text(39) != "A0" {
 				t.Errorf("U-51 a sale before the first sign-in: %s, want A0", m.Text(39))
 			}
-			if m := u.signIn(form); m.Text(39) != "00" || m.MTI() != "0810" {
+			m := u.signIn(form)
+			if m.Text(39) != "00" || m.MTI() != "0810" {
 				t.Fatalf("sign-in: %s %s", m.MTI(), m.Text(39))
+			}
+			if now := time.Now().UTC(); m.Text(13) != now.Format("0102") && m.Text(13) != now.Add(-time.Minute).Format("0102") || !m.Has(12) {
+				t.Errorf("U-48 the 0810 has the date %q and the time %q", m.Text(13), m.Text(12))
 			}
 			sale := u.sealed(u.sale(10000))
 			approved := u.believed(u.exchange(sale))

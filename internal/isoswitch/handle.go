@@ -106,7 +106,7 @@ func (s *Switch) buildAnswer(ctx context.Context, r *request, v verdict, a answe
 		}
 	}
 	if a.keys != "" {
-		b.Set(62, a.keys)
+		s.handOver(b, r, a.keys)
 	}
 	// A locked TID costs no call to the token; without the token there is no MAC.
 	if r.keyed && v.reason != audit.ReasonLocked && v.rule != "D-05" {

@@ -157,6 +157,18 @@ func (s *Switch) signIn(ctx context.Context, r *request, form string) {
 	}
 }
 
+// handOver puts working keys into an 0810, and the host's time beside them where
+// the dialect has a place for it: the terminal sets its clock by it (U-48).
+func (s *Switch) handOver(b *iso8583.Builder, r *request, field string) {
+	b.Set(62, field)
+	hhmmss, mmdd := r.at.Format("150405"), r.at.Format("0102")
+	for de, text := range map[int]string{12: hhmmss, 13: mmdd} {
+		if s.terminals().HasField(r.msg.MTI().Response(), de, iso8583.SideTerminal) {
+			b.Set(de, text)
+		}
+	}
+}
+
 // unlock is clear for a sign-in without a MAC: of a terminal whose failures began
 // long enough ago.
 func (l *lockout) unlock(tid string, after time.Duration) {
