@@ -54,7 +54,11 @@ func TestBacklog(t *testing.T) {
 		}
 		return nil
 	})
-	want("two of three reversals", Backlog{Reversals: 2, Oldest: sent.Built})
+	var queues []Queue
+	for _, v := range []*isoswitch.Reversal{failed, queued, sent} {
+		queues = append(queues, Queue{Upstream: "issuer", State: string(v.State), Reversals: 1, Oldest: v.Built})
+	}
+	want("two of three reversals", Backlog{Reversals: 2, Oldest: sent.Built, Queues: queues})
 
 	over, waits, decided := anApproval("0000000001", "anna", 1, day().Add(-2*time.Hour)), anApproval("0000000002", "anna", 2, day()), anApproval("0000000003", "lee", 3, day())
 	for _, a := range []custody.Approval{over, waits, decided} {
@@ -65,7 +69,7 @@ func TestBacklog(t *testing.T) {
 	if err := db.ChangeApproval(t.Context(), custody.ApprovalWaiting, approved(decided)); err != nil {
 		t.Fatal(err)
 	}
-	want("one of three requests", Backlog{Reversals: 2, Oldest: sent.Built, Approvals: 1, Asked: waits.Asked})
+	want("one of three requests", Backlog{Reversals: 2, Oldest: sent.Built, Queues: queues, Approvals: 1, Asked: waits.Asked})
 	if l := db.Load(); l.Waiting != 0 || l.Room != mostQueued {
 		t.Errorf("at rest: %+v", l)
 	}

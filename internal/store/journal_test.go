@@ -44,14 +44,14 @@ func TestUpdateTxnChangesTheOutcomeOnly(t *testing.T) {
 	change.OID = first.OID
 	change.State, change.RRN, change.Approval, change.Answer, change.Late = isoswitch.Approved, "r", "a", "b", ""
 	change.IssuerDE55, change.ReverseOnCompletion, change.BatchClosed, change.Refunded = nil, false, false, false
-	change.ReversedAmount, change.RefersTo, change.Finished = 1, isoswitch.OID{}, day().Add(time.Hour)
+	change.ReversedAmount, change.RefersTo, change.Finished = 1, first.RefersTo, day().Add(time.Hour)
 	change.Amount = 1
 	update(t, db, func(tx isoswitch.Tx) error { return tx.UpdateTxn(change) })
 
 	want := *first
 	want.State, want.RRN, want.Approval, want.Answer, want.Late = change.State, "r", "a", "b", ""
 	want.IssuerDE55, want.ReverseOnCompletion, want.BatchClosed, want.Refunded = nil, false, false, false
-	want.ReversedAmount, want.RefersTo, want.Finished = 1, isoswitch.OID{}, change.Finished
+	want.ReversedAmount, want.Finished = 1, change.Finished
 	view(t, db, func(tx isoswitch.Tx) error {
 		got, err := tx.Txn(first.OID)
 		if diff := cmp.Diff(&want, got); diff != "" {
@@ -64,7 +64,7 @@ func TestUpdateTxnChangesTheOutcomeOnly(t *testing.T) {
 func TestReversalRoundTrip(t *testing.T) {
 	db := open(t)
 	want := aReversal(20, hash(1))
-	allSet(t, *want, "Rest")
+	allSet(t, *want, "Rest", "Case", "Resolved")
 	part := partial(aReversal(30, hash(2)), 400)
 	own := &isoswitch.Reversal{RID: hash(40), OID: hash(3), Cause: isoswitch.ByTimeout, Full: true, TID: "T0000001",
 		Built: day(), State: isoswitch.Queued}
@@ -96,6 +96,7 @@ func TestReversalRoundTrip(t *testing.T) {
 	changed.State, changed.Reason, changed.Tries, changed.Declines, changed.Errors = isoswitch.Failed, "06", 9, 8, 7
 	changed.Next, changed.FirstSent, changed.LastSent = day().Add(11), day().Add(12), day().Add(13)
 	changed.Answered, changed.UpAnswer, changed.Closed = time.Time{}, "25", day().Add(14)
+	changed.Granted, changed.Renewed, changed.Case, changed.Resolved = 9, day().Add(15), "C-1", day().Add(16)
 	give := changed
 	give.OID, give.Cause, give.Full, give.Rest, give.MTI, give.STAN, give.TID = hash(2), isoswitch.ByRestart, false, 5, "0420", "9", "Z"
 	give.KSN, give.Raw, give.Built, give.UpSTAN, give.UpSent = "0", hash(9), day().Add(1), "8", "7"
@@ -290,7 +291,7 @@ func TestDue(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			view(t, db, func(tx isoswitch.Tx) error {
-				due, err := tx.Due(tt.at, tt.limit)
+				due, err := tx.Due(tt.at, tt.limit, nil)
 				var got []byte
 				for _, v := range due {
 					got = append(got, v.RID[0])
@@ -427,7 +428,7 @@ func TestTxEndsWithItsTransaction(t *testing.T) {
 	if err := kept.InsertTxn(aTxn(1)); !errors.Is(err, errEnded) {
 		t.Errorf("write: %v, want errEnded", err)
 	}
-	if _, err := kept.Due(day(), 1); !errors.Is(err, errEnded) {
+	if _, err := kept.Due(day(), 1, nil); !errors.Is(err, errEnded) {
 		t.Errorf("list: %v, want errEnded", err)
 	}
 }

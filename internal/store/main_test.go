@@ -122,7 +122,8 @@ func aTxn(n byte) *isoswitch.Txn {
 	}
 }
 
-// aReversal is a full reversal of which every field is set but Rest.
+// aReversal is a full reversal of which every field is set but Rest, and the case
+// with which it would be closed for good.
 func aReversal(n byte, oid isoswitch.OID) *isoswitch.Reversal {
 	return &isoswitch.Reversal{
 		RID: hash(n), OID: oid, Cause: isoswitch.ByTerminal, Full: true, MTI: "0400", STAN: "000002",
@@ -131,6 +132,7 @@ func aReversal(n byte, oid isoswitch.OID) *isoswitch.Reversal {
 		State: isoswitch.Queued, Reason: "68", Tries: 1, Declines: 2, Errors: 3,
 		Next: day().Add(time.Second), FirstSent: day().Add(2 * time.Second), LastSent: day().Add(3 * time.Second),
 		Answered: day().Add(4 * time.Second), UpAnswer: "00", Closed: day().Add(5 * time.Second),
+		Granted: 1, Renewed: day().Add(6 * time.Second),
 	}
 }
 

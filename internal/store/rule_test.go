@@ -119,7 +119,7 @@ func TestRulesHoldAgainstSQL(t *testing.T) {
 		{"I-1 REPLACE of the original", "REPLACE INTO txn SELECT * FROM txn " + one},
 		{"I-1 out of a final state", "UPDATE txn SET state = 'APPROVED' WHERE oid = " + oid(3)},
 		{"I-1 unknown state", "UPDATE txn SET state = 'FINE' " + one},
-		{"I-2 reversed above the amount", "UPDATE txn SET reversed_amount = 1001 " + one},
+		{"A-22.T3 I-2 reversed above the amount", "UPDATE txn SET reversed_amount = 1001 " + one},
 		{"I-2 reversed below nothing", "UPDATE txn SET reversed_amount = -1 " + one},
 		{"I-2 reversed amount lowered", "UPDATE txn SET reversed_amount = 249 " + one},
 		{"I-2 amount raised", "UPDATE txn SET amount = 100000 " + one},
@@ -250,7 +250,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 					return err
 				}
 				if strings.HasPrefix(detail, "SCAN") && !strings.Contains(detail, "USING INDEX reversal_due") &&
-					!strings.Contains(detail, "CONSTANT ROW") || strings.Contains(detail, "TEMP B-TREE") {
+					!strings.Contains(detail, "CONSTANT ROW") && !strings.Contains(detail, "json_each") || strings.Contains(detail, "TEMP B-TREE") {
 					t.Errorf("%s:\n%s", query, detail)
 				}
 			}
