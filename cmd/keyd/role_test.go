@@ -93,6 +93,7 @@ func probes() []probe {
 		own(custody.OpListReversals, `{}`), own(custody.OpGetReversal, noReversal),
 		own(custody.OpRetryReversal, noReversal), own(custody.OpParkReversal, noReversal),
 		own(custody.OpResolveReversal, `{"Reversal":"kkkkkkkkkkkkkkkkkkkkkkkk","Case":"C-1"}`),
+		own(custody.OpReleaseReversal, noReversal), own(custody.OpRejectReversal, noReversal),
 
 		door(custody.OpOpenCeremony, "open", `{"script":"none"}`),
 		door(custody.OpJoinCeremony, "join", `{"id":"none"}`), door(custody.OpJoinCeremony, "give", `{"id":"none"}`),
