@@ -633,3 +633,70 @@ func (l looking) Foreign(q isoswitch.ForeignQuery) (bool, error) {
 	l.j.looks.Add(1)
 	return l.Tx.Foreign(q)
 }
+
+// TestAttackParts is A-22.T2: two partial reversals that leave the same.
+func TestAttackParts(t *testing.T) {
+	h := newHouse(t, sim.DefaultRules(), nil)
+	p := h.pos(0)
+	t.Run("A-22.T2 I-2 two parts at once", func(t *testing.T) {
+		sale, answer := p.sell(10000)
+		text, err := iso8583.ReplacementText(4000)
+		must(t, err)
+		codes := make(chan string, 2)
+		for range 2 { // each under a STAN and a KSN of its own
+			part, err := p.Reversal(iso8583.ReversalRequest, sale, answer.Text(37), answer.Text(38), func(b *iso8583.Builder) { b.Set(95, text) })
+			must(t, err)
+			link := h.dial("terminal")
+			go func() {
+				raw, err := link.Exchange(part.Raw)
+				if err != nil {
+					codes <- err.Error()
+					return
+				}
+				m, err := p.Answer(part, raw)
+				if err != nil {
+					codes <- err.Error()
+					return
+				}
+				codes <- m.Text(39)
+			}()
+		}
+		// Which comes first is chance; the one of the lower KSN may come too late (63).
+		got := []string{<-codes, <-codes}
+		slices.Sort(got)
+		if got[0] != "00" || got[1] != "13" && got[1] != "63" {
+			t.Errorf("answered %q, want one 00 and one refusal", got)
+		}
+		eventually(t, "the issuer has the part", func() bool { return h.booked(sale).Reversed == 6000 })
+		h.quiet()
+		if e := h.booked(sale); e.Reversed != 6000 || e.Effective != 1 {
+			t.Errorf("the issuer has %+v, want 6000 reversed once", *e)
+		}
+	})
+}
+
+// TestAttackNumbers is A-25.T1: a year later a terminal has the same STAN on the
+// same date.
+func TestAttackNumbers(t *testing.T) {
+	var later atomic.Int64
+	clock := func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	h := newHouse(t, sim.DefaultRules(), func(c *isoswitch.Config) { c.Clock = clock })
+	t.Run("A-25.T1 only the new sale is reversed", func(t *testing.T) {
+		p := h.pos(0)
+		fixed := testTerminals()[0]
+		old, _ := p.sell(9700)
+		ksn, _ := p.State()
+		later.Store(int64(365 * 24 * time.Hour))
+		var err error
+		p.Terminal, err = sim.NewTerminal(sim.TerminalConfig{TID: fixed.tid, MID: fixed.mid, BDK: testKeys()[fixed.bdk], KSN: ksn, Clock: clock}, 0)
+		must(t, err)
+		fresh, answer := p.sell(9702)
+		wantCode(t, answer, "00")
+		if a, b := old.Message, fresh.Message; a.Text(11) != b.Text(11) || a.Text(7)[:4] != b.Text(7)[:4] {
+			t.Fatalf("STAN and date are %s %s and %s %s, want the same", a.Text(11), a.Text(7), b.Text(11), b.Text(7))
+		}
+		wantCode(t, p.undo(iso8583.ReversalRequest, fresh, answer, nil), "00")
+		h.awaitReversed(fresh)
+		h.untouched(old)
+	})
+}

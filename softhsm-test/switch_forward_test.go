@@ -27,7 +27,6 @@ func TestSwitchForward(t *testing.T) {
 	t.Run("W-13 D-31 after a decline the next try waits for the back-off alone", declinedIsTriedSoon)
 	t.Run("D-32 tries used up", triesUsedUp)
 	t.Run("A-06.T2 an answer that nobody asked for", unasked)
-	t.Run("A-23.T1 R-16 poison is parked and blocks no other", poisonIsParked)
 	t.Run("R-01 R-03 crash with a sale in flight", crashes)
 	t.Run("D-26 parts go upstream in order", partsInOrder)
 }
@@ -52,24 +51,6 @@ func (h *house) sql(work func(*sql.DB) error) {
 	db, err := sql.Open("sqlite3", "file:"+filepath.Join(h.dir, "keyd.db")+"?_busy_timeout=5000")
 	must(h.t, err)
 	must(h.t, errors.Join(work(db), db.Close()))
-}
-
-// spoilCard exchanges the sealed card of every sale for other bytes. The schema
-// forbids it, so its rule is taken out for the time.
-func (h *house) spoilCard() {
-	h.t.Helper()
-	h.sql(func(db *sql.DB) error {
-		var rule string
-		if err := db.QueryRow("SELECT sql FROM sqlite_master WHERE name = 'txn_written_once'").Scan(&rule); err != nil {
-			return err
-		}
-		for _, statement := range []string{"DROP TRIGGER txn_written_once", "UPDATE txn SET card = randomblob(length(card))", rule} {
-			if _, err := db.Exec(statement); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }
 
 func untilBelieved(t *testing.T) {
@@ -193,38 +174,6 @@ func unasked(t *testing.T) {
 	})
 	_, answer := p.sell(1002)
 	wantCode(t, answer, "00")
-}
-
-// poisonIsParked makes a card that does not decipher. The journal never changes
-// what was received, so the change is made below it.
-func poisonIsParked(t *testing.T) {
-	h, b := newScripted(t, func(b *bank, m *iso8583.Message) [][]byte {
-		if m.MTI().Class() != '4' || m.Text(4) != "000000001000" {
-			return [][]byte{b.approve(m)}
-		}
-		return nil
-	}, nil)
-	p := h.pos(0)
-	sale, answer := p.sell(1000)
-	h.stop()
-	must(t, h.db.Close())
-	h.spoilCard()
-	must(t, h.log.Close(context.Background()))
-	h.open()
-	h.serve()
-	p.link = h.dial("terminal")
-	wantCode(t, p.undo(iso8583.ReversalRequest, sale, answer, nil), "00")
-	good, answer := p.sell(2000)
-	wantCode(t, p.undo(iso8583.ReversalRequest, good, answer, nil), "00")
-	eventually(t, "the good reversal is confirmed", func() bool { return h.find(good).State == isoswitch.Reversed })
-	eventually(t, "the poison is parked", func() bool {
-		return len(h.records(func(r record) bool { return r.Action == "reversal.fail" && r.Reason == "internal" })) == 1
-	})
-	for _, m := range b.reversals() {
-		if m.Text(4) == "000000001000" {
-			t.Errorf("the poisoned reversal was sent")
-		}
-	}
 }
 
 // crashes cuts the switch off while a sale waits for upstream, as a kill does to

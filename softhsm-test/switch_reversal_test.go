@@ -29,7 +29,7 @@ func TestSwitchReversals(t *testing.T) {
 	t.Run("A-01.T1 D-12 by another terminal", func(t *testing.T) { h.findsFraud(t, victim, thief) })
 	t.Run("D-16 D-17", func(t *testing.T) { h.refusesTypes(t, victim) })
 	t.Run("D-18 in flight", func(t *testing.T) { h.holds(t, victim) })
-	t.Run("A-22 D-26 D-27 D-22 partial", func(t *testing.T) { h.reversesInPart(t, victim) })
+	t.Run("A-22.T1 D-26 D-27 D-22 partial", func(t *testing.T) { h.reversesInPart(t, victim) })
 	t.Run("W-17 other terminals do not wait", func(t *testing.T) { h.keepsLanesApart(t) })
 }
 

@@ -37,7 +37,7 @@ func TestSwitchSales(t *testing.T) {
 		}
 	})
 	t.Run("R-01 R-33 silence, wrong MAC, late answer, lost link", func(t *testing.T) { h.reversesUnknown(t, tdes) })
-	t.Run("R-44 W-16 duplicates", func(t *testing.T) { h.knowsDuplicates(t, tdes) })
+	t.Run("A-25.T3 R-44 W-16 duplicates", func(t *testing.T) { h.knowsDuplicates(t, tdes) })
 	t.Run("A-13.T1 R-44 replay of a reversed sale", func(t *testing.T) { h.refusesReplayedSale(t, tdes) })
 	t.Run("A-27.T1 nobody takes the approval", func(t *testing.T) { h.reversesUndelivered(t, aes) })
 	t.Run("W-09 91 without upstream", func(t *testing.T) { h.refusesWithoutUpstream(t, tdes) })

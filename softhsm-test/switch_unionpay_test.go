@@ -155,9 +155,11 @@ func TestUnionPayDialogue(t *testing.T) {
 	for i := range head {
 		changed[i] ^= 0x5A
 	}
-	if m := u.believed(u.exchange(changed)); m.Text(39) != "00" {
-		t.Errorf("A-18.T1 U-06 the reversal, under another TPDU and header: %s", m.Text(39))
-	}
+	t.Run("A-18.T1 U-06 the reversal under another TPDU and header", func(t *testing.T) {
+		if m := u.believed(u.exchange(changed)); m.Text(39) != "00" {
+			t.Errorf("answered %s", m.Text(39))
+		}
+	})
 	u.wants(u.undo(iso8583.ReversalRequest, "000403", 10000).Set(39, "06"), "00") // U-62, U-66, D-07
 	u.wants(u.undo(iso8583.ReversalRepeat, "000403", 10000), "00")
 	eventually(t, "the issuer has reversed the sale", func() bool { effective, _ := u.booked(10000); return effective == 1 })
@@ -244,6 +246,10 @@ func (h *house) recordsWhole() {
 // reversal in a byte of DE 4 and a byte of DE 41 or 42 and has its MAC. None has
 // an effect.
 func TestUnionPayForgeries(t *testing.T) {
+	t.Run("A-08.T3 none has an effect", unionPayForgeries)
+}
+
+func unionPayForgeries(t *testing.T) {
 	u := newCUP(t)
 	u.t = t
 	u.wants(u.buy("000403", 10000), "00")

@@ -65,7 +65,7 @@ func TestV0(t *testing.T) {
 
 // TestA19 is what a terminal sees of a field that was changed on its way: a
 // changed byte, and two halves exchanged.
-func TestA19(t *testing.T) {
+func TestA19T3(t *testing.T) {
 	field := unhex(t, v0)
 	swapped := bytes.Clone(field)
 	copy(swapped[0:8], field[8:16])

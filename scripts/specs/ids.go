@@ -49,6 +49,23 @@ func readIDs(text string) ([]rule, error) {
 	return all, nil
 }
 
+// inName is an id at the beginning of a function's name, which can have no
+// punctuation: TestA12T2, TestR50EveryColumn.
+var inName = regexp.MustCompile(`^Test([DRI])(\d{1,2})(?:[A-Z_/]|$)|^Test(A)(\d\d)(T\d)(?:[A-Z_/]|$)`)
+
+// function is the id that a test's own name begins with, in the form of the
+// tables, or "".
+func function(test string) string {
+	m := inName.FindStringSubmatch(test)
+	switch {
+	case m == nil:
+		return ""
+	case m[3] != "":
+		return m[3] + "-" + m[4] + "." + m[5]
+	}
+	return m[1] + "-" + m[2]
+}
+
 // cited are the ids that a text names. Letters before an id or a digit behind it
 // make it something else: AES-128 and SHA-256 name none.
 func cited(text string) []string {

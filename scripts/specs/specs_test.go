@@ -34,6 +34,17 @@ func TestCited(t *testing.T) {
 	}
 }
 
+func TestFunction(t *testing.T) {
+	for name, want := range map[string]string{
+		"TestA12T2": "A-12.T2", "TestA12T2SignIn": "A-12.T2", "TestR50EveryColumn": "R-50", "TestD04": "D-04", "TestI6": "I-6",
+		"TestA12": "", "TestR5": "R-5", "TestRetry": "", "TestD041": "", "TestR50every": "", "BestD04": "",
+	} {
+		if got := function(name); got != want {
+			t.Errorf("%s cites %q, want %q", name, got, want)
+		}
+	}
+}
+
 // events are results of a run, as `go test -json` writes them.
 func events(lines ...string) string {
 	var b strings.Builder

@@ -30,7 +30,7 @@ type table struct {
 func compare(rules []rule, results map[name]outcome, notes map[name]string) *table {
 	tests := make(map[string][]line)
 	for _, n := range slices.SortedFunc(maps.Keys(results), order) {
-		for _, id := range cited(ownName(n, results) + "\n" + notes[n]) {
+		for _, id := range cited(function(ownName(n, results)) + "\n" + ownName(n, results) + "\n" + notes[n]) {
 			tests[id] = append(tests[id], line{test: n, got: results[n]})
 		}
 	}
