@@ -15,7 +15,7 @@ import (
 func (db *DB) Update(ctx context.Context, fn func(isoswitch.Tx) error) error {
 	db.ending.RLock()
 	defer db.ending.RUnlock()
-	if db.ended {
+	if db.ended.Load() {
 		return ErrClosed
 	}
 	var t *tx

@@ -242,9 +242,8 @@ func (db *DB) ebb() {
 	if !db.served {
 		return
 	}
-	db.ending.Lock()
-	db.ended = true
-	db.ending.Unlock()
+	db.ending.Lock() // waits for those who write
+	defer db.ending.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), ebbTime)
 	defer cancel()
 	_ = db.Change(ctx, nil, func(ch *Change) error { return db.noteTide(ch, true) })

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"keyd.dev/keyd/internal/custody"
@@ -82,7 +83,7 @@ type DB struct {
 	served   bool    // it was opened whole, to serve
 
 	ending   sync.RWMutex // held for reading while the journal is written
-	ended    bool         // it is written no more
+	ended    atomic.Bool  // it is written no more
 	lookBack time.Duration
 	clock    func() time.Time
 	closed   chan struct{}
@@ -212,6 +213,7 @@ func dataSource(cfg Config) string {
 // Close waits for what is under way, refuses what comes, and closes the file.
 func (db *DB) Close() error {
 	db.closing.Do(func() {
+		db.ended.Store(true)
 		db.ebb()
 		db.closeErr = db.close()
 	})

@@ -227,7 +227,9 @@ func TestCloseFinishesWhatWaits(t *testing.T) {
 	}
 	queued(db, 20)
 	callers.Go(func() { shut(t, db) })
-	<-db.closed
+	for !db.ended.Load() {
+		runtime.Gosched()
+	}
 	release()
 	callers.Wait()
 	view(t, openAt(t, db.path, Serve), func(tx isoswitch.Tx) error {
@@ -266,7 +268,7 @@ func TestTransactionGivenUp(t *testing.T) {
 		queued(db, i)
 		callers.Go(func() {
 			errs[i] = db.update(t.Context(), func(s *session) error {
-				tx := &tx{s: s, writes: true}
+				tx := &tx{db: db, s: s, writes: true}
 				if i == 4 {
 					// Fills the database, and goes on as if nothing had happened.
 					_, _ = s.exec("INSERT INTO answer VALUES ('p', 'i', 'o', zeroblob(32), zeroblob(1000000), 1)")
