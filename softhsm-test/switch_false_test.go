@@ -276,10 +276,12 @@ func TestRetryPolicy(t *testing.T) {
 		silent := []sim.Rule{{Reversal: true, Code: "00", Silent: true}}
 		addr := h.bank.Addr().String()
 		h.unbank()
+		eventually(t, "the link is down", func() bool { return !h.sw.Status().LinkUp })
 		h.rules = silent
 		h.startIssuer(addr)
 		eventually(t, "the link is up", func() bool { return h.sw.Status().SignedOn })
 		first, answer := p.sell(8300)
+		wantCode(t, answer, "00")
 		wantCode(t, p.undo(iso8583.ReversalRequest, first, answer, nil), "00")
 		eventually(t, "the first try has come", func() bool { return h.booked(first).Received == 1 })
 		cfg := h.config()

@@ -156,7 +156,7 @@ func TestSamePerson(t *testing.T) {
 		"certificate":          func(c *custody.Caller) { c.Cert = custodian("a").Cert },
 		"identity":             func(c *custody.Caller) { c.URI = custodian("a").URI },
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run("R-41 "+name, func(t *testing.T) {
 			e, h := newEngine(t)
 			s, err := e.Open(t.Context(), admin(), []byte(good), nil)
 			if err != nil {

@@ -63,7 +63,7 @@ func TestV0(t *testing.T) {
 	}
 }
 
-// TestA19 is what a terminal sees of a field that was changed on its way: a
+// TestA19T3 is what a terminal sees of a field that was changed on its way: a
 // changed byte, and two halves exchanged.
 func TestA19T3(t *testing.T) {
 	field := unhex(t, v0)
