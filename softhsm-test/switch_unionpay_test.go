@@ -132,13 +132,15 @@ func TestUnionPayDialogue(t *testing.T) {
 		if u.macOf(input) != u.macOf(genuine) {
 			t.Fatalf("%s has another MAC", tt.name)
 		}
-		m := u.believed(u.exchange(u.forged(input, genuine)))
-		if m.Text(39) != tt.want {
-			t.Errorf("%s: %s, want %s", tt.name, m.Text(39), tt.want)
-		}
-		if n := len(u.h.records(func(r record) bool { return r.Action == "reversal.refuse" && r.ISO.Rule == tt.rule })); n != 1 {
-			t.Errorf("%s: %d records of %s, want 1", tt.name, n, tt.rule)
-		}
+		t.Run(tt.name, func(t *testing.T) {
+			m := u.believed(u.exchange(u.forged(input, genuine)))
+			if m.Text(39) != tt.want {
+				t.Errorf("answered %s, want %s", m.Text(39), tt.want)
+			}
+			if n := len(u.h.records(func(r record) bool { return r.Action == "reversal.refuse" && r.ISO.Rule == tt.rule })); n != 1 {
+				t.Errorf("%d records of %s, want 1", n, tt.rule)
+			}
+		})
 	}
 	t.Run("A-07.T1 no MAC", func(t *testing.T) {
 		bare := slices.Concat(head, genuine)

@@ -172,7 +172,9 @@ func TestImports(t *testing.T) {
 		{
 			"hook speaks custody",
 			func(pkg string) bool { return pkg == "internal/hook" },
-			func(imp, own string) bool { return own == "" || slices.Contains([]string{"audit", "keys", "internal/custody"}, own) },
+			func(imp, own string) bool {
+				return own == "" || slices.Contains([]string{"audit", "keys", "internal/custody"}, own)
+			},
 		},
 		{
 			"api does not import isoswitch",
