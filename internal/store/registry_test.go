@@ -58,7 +58,7 @@ func TestRegistry(t *testing.T) {
 		t.Errorf("%+v, %v", of, err)
 	}
 	seen, err := db.Terminal(t.Context(), "M0000001")
-	if err != nil || !seen.Disabled || seen.Most != 5000 || seen.Scheme != "tmk" {
+	if err != nil || !seen.Disabled || seen.Most != 5000 || seen.Scheme != "tmk" || seen.PINKey != someID("p") || seen.MACKey != someID("a") {
 		t.Errorf("the switch sees %+v, %v", seen, err)
 	}
 	if _, err := db.Registered(t.Context(), "M0000009"); !errors.Is(err, custody.ErrNoTerminal) {

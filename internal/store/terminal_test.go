@@ -24,7 +24,7 @@ func TestTerminals(t *testing.T) {
 		all = append(all, aTerminal(n))
 	}
 	all[2].Scheme, all[2].Device, all[2].MACBytes = isoswitch.AESDUKPT, "1234567890123456", 4
-	allSet(t, all[1])
+	allSet(t, all[1], "PINKey", "MACKey") // of a terminal that signs in: TestRegistry
 	for _, terminal := range []int{2, 0, 1} {
 		if err := db.AddTerminal(t.Context(), all[terminal]); err != nil {
 			t.Fatal(err)
