@@ -52,8 +52,9 @@ type TerminalMAC struct {
 }
 
 // VerifyTerminalMAC verifies the MAC of a terminal's message over the bytes as
-// they were received, all of it and in constant time (U-55). The key must be one that was made for this terminal: its block says so (M-13). It counts a
-// message of the key (M-14).
+// they were received, all of it and in constant time (U-55). The key must be one
+// that was made for this terminal: its block says so (M-13). It counts a message
+// of the key (M-14).
 //
 // It returns [ErrMAC], [ErrSignIn] for a terminal that has no key, or one that
 // is too old or was used too often, and otherwise the errors of
