@@ -19,9 +19,9 @@ type RowSink interface {
 }
 
 // keptBack are the tables that a backup leaves out: the journal, which belongs
-// to the node that answered its messages as its starts do, what is only good for a while, and
-// what goes with key pairs of the token.
-var keptBack = []string{"probe", "txn", "reversal", "accepted", "answer", "approval", "epoch", "exchange_token", "issuer", "ksn_request", "journal"}
+// to the node that answered its messages as its starts do, and the events of it;
+// what is only good for a while; and what goes with key pairs of the token.
+var keptBack = []string{"probe", "txn", "reversal", "outbox", "hook", "accepted", "answer", "approval", "epoch", "exchange_token", "issuer", "ksn_request", "journal"}
 
 // Backup gives every row of the tables of keys, registry and policies, as they
 // were at one moment, to the sink. Tables and rows come in the order of their

@@ -725,6 +725,12 @@ func TestR50HistoriesLeaveRightRows(t *testing.T) {
 // keyd wrote, and are right in the database that is made of it.
 func TestR50ABackupKeepsMarks(t *testing.T) {
 	h := newHouse(t)
+	must(t, h.db.SetHook(t.Context(), true)) // an event names a reversal that stays behind
+	x := original(t, h.db, 60)
+	update(t, h.db, func(tx isoswitch.Tx) error { return tx.InsertReversal(inQueue(61, x.OID)) })
+	if len(ids(t, h.db, day().Add(time.Hour))) == 0 {
+		t.Fatal("there is no event that a backup could take")
+	}
 	kept := new(rowsOf)
 	if err := h.db.Backup(t.Context(), kept); err != nil {
 		t.Fatal(err)
