@@ -54,32 +54,26 @@ func ledgerWhere(q isoswitch.LedgerQuery) (string, []any) {
 	return strings.Join(all, " AND "), args
 }
 
-// entryKey is where an entry is found.
-type entryKey struct {
-	rid isoswitch.RID
-	oid isoswitch.OID
-}
-
 // entries finds the records first and then reads each by itself: one that cannot
 // be read hides no other.
 func (db *DB) entries(ctx context.Context, where string, args ...any) ([]isoswitch.Entry, error) {
-	var keys []entryKey
+	var rids []isoswitch.RID
 	err := db.view(ctx, func(s *session) (err error) {
-		keys, err = collect(s, func(r scanner) (k entryKey, err error) {
-			err = r.Scan(digest{(*[32]byte)(&k.rid)}, digest{(*[32]byte)(&k.oid)})
-			return k, err
-		}, "SELECT r.rid, r.oid FROM reversal r JOIN txn t ON t.oid = r.oid WHERE "+where, args...)
+		rids, err = collect(s, func(r scanner) (rid isoswitch.RID, err error) {
+			err = r.Scan(digest{(*[32]byte)(&rid)})
+			return rid, err
+		}, "SELECT r.rid FROM reversal r JOIN txn t ON t.oid = r.oid WHERE "+where, args...)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store: search the reversals: %w", err)
 	}
-	list := make([]isoswitch.Entry, 0, len(keys))
+	list := make([]isoswitch.Entry, 0, len(rids))
 	err = db.View(ctx, func(tx isoswitch.Tx) error {
-		for _, k := range keys {
-			e := isoswitch.Entry{RID: k.rid}
-			if e.Reversal, e.Err = tx.Reversal(k.rid); e.Err == nil {
-				e.Txn, e.Err = tx.Txn(k.oid)
+		for _, rid := range rids {
+			e := isoswitch.Entry{RID: rid}
+			if e.Reversal, e.Err = tx.Reversal(rid); e.Err == nil {
+				e.Txn, e.Err = tx.Txn(e.Reversal.OID) // as the row says under its MAC
 			}
 			if e.Err != nil {
 				e.Reversal, e.Txn = nil, nil
