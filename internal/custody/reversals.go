@@ -172,7 +172,7 @@ func (c *Custody) OrderReversal(ctx context.Context, caller Caller, corr, name s
 // caseForm is the number of a case: short, and unlike a card number or a key.
 var (
 	caseForm   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$`)
-	caseDigits = regexp.MustCompile(`[0-9](?:[._-]?[0-9]){11}|[0-9A-Fa-f]{16}`)
+	caseDigits = regexp.MustCompile(`[0-9](?:[._-]*[0-9]){11}|[0-9A-Fa-f]{16}`)
 )
 
 func (o ReversalOrder) check() error {
