@@ -47,7 +47,7 @@ type Terminal struct {
 	KeysMade   *time.Time    `json:",omitempty"`
 	Retires    *time.Time    `json:",omitempty"`
 	Keys       []TerminalKey `json:",omitempty"`
-	// Of the present MAC key: messages verified, how many it may verify, and when
+	// Of the present MAC key: messages whose MAC it was asked to verify, how many of these it may have, and when
 	// it is too old. Then the terminal must sign in.
 	Messages    uint64     `json:",omitempty"`
 	MaxMessages uint64     `json:",omitempty"`

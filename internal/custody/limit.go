@@ -92,8 +92,8 @@ func limitsOf(k KeyRecord) (*limits, error) {
 }
 
 // ofTerminal reads what the blocks of terminals' working keys say beside. The
-// end of such a key is an everyday thing, which nobody is told of: the terminal
-// signs in anew.
+// end of such a key by its age is an everyday thing, which nobody is told of: the
+// terminal signs in anew. Its end by the number of messages is not (decision 0040).
 func (l *limits) ofTerminal(b *keys.Block) error {
 	if text, ok := b.Policy[keptAge]; ok {
 		n, err := parseUses(text)
