@@ -42,6 +42,7 @@ import (
 func TestSwitchHook(t *testing.T) {
 	t.Run("R-05 created arrives while upstream is silent, done after it", toldBeforeSent)
 	t.Run("R-54 until it is acknowledged, under one id, with one effect", toldUntilAcknowledged)
+	t.Run("R-54 no hurry where an acknowledgement cannot be written down", toldUnwritten)
 	t.Run("R-05 after a restart", toldAfterRestart)
 	t.Run("A-26 the receiver's verification of the documentation", verifiedAsDocumented)
 	t.Run("neither another receiver nor one without TLS", toldNobodyElse)
@@ -253,6 +254,42 @@ func toldUntilAcknowledged(t *testing.T) {
 		b, err := h.db.Backlog(t.Context())
 		return err == nil && b.Events == 0
 	})
+}
+
+// deaf is an outbox that cannot write an acknowledgement down.
+type deaf struct {
+	hook.Outbox
+	asked chan struct{}
+}
+
+func (d deaf) Acknowledge(context.Context, int64, time.Time) error {
+	d.asked <- struct{}{}
+	return errors.New("the disk is full")
+}
+
+func toldUnwritten(t *testing.T) {
+	h, _ := newScripted(t, func(b *bank, m *iso8583.Message) [][]byte { return [][]byte{b.approve(m)} }, nil)
+	h.giveHookKey(t)
+	cfg := h.hookConfig(h.startReceiver(t))
+	d := deaf{h.db, make(chan struct{}, 1000)}
+	cfg.Outbox, cfg.First, cfg.Ceiling = d, time.Hour, time.Hour
+	k, err := hook.New(cfg)
+	must(t, err)
+	must(t, h.db.SetHook(t.Context(), true))
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() { k.Run(ctx) })
+	p := h.pos(0)
+	sale, answer := p.sell(1000)
+	wantCode(t, p.undo(iso8583.ReversalAdvice, sale, answer, nil), "00")
+	<-d.asked
+	select {
+	case <-d.asked:
+		t.Error("the same event is delivered again at once")
+	case <-time.After(time.Second): // without a rest it would come many times
+	}
 }
 
 func toldAfterRestart(t *testing.T) {

@@ -163,7 +163,8 @@ func (h *Hook) deliver(ctx context.Context, e Event) (acknowledged bool, err err
 	h.cfg.Observe(result)
 	now := h.cfg.Clock().UTC()
 	if result == Acknowledged {
-		return true, h.cfg.Outbox.Acknowledge(ctx, e.Seq, now)
+		err = h.cfg.Outbox.Acknowledge(ctx, e.Seq, now)
+		return err == nil, err // where it is not written down, it comes again, after a rest
 	}
 	h.cfg.Log.Warn("hook: an event was not acknowledged", "event", e.ID(), "result", string(result), "deliveries", e.Sent+1, "error", err)
 	return false, h.cfg.Outbox.Postpone(ctx, e.Seq, now.Add(h.backoff(e.Sent+1)))
