@@ -66,6 +66,9 @@ func spend(t *testing.T, k *killable, tid string, card sim.Card, secrets map[str
 		if err != nil {
 			t.Fatal(err)
 		}
+		if !sale.Message.Has(52) && !sale.Message.Has(63) {
+			t.Fatal("a sale without a PIN: nothing of it could be found")
+		}
 		for _, de := range []int{52, 63} {
 			if sale.Message.Has(de) {
 				secrets[fmt.Sprintf("PIN block of %s, %d", tid, amount)] = sale.Message.Bytes(de)

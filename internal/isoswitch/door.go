@@ -15,7 +15,7 @@ import (
 
 // Door is what a request must keep to before it is looked at any further; each
 // refusal is a policy and no row of the decision table. Nothing of it ever
-// refuses a reversal or a void. Zero values permit.
+// refuses a reversal, and a void meets types and entry modes alone. Zero values permit.
 type Door struct {
 	Zone       string   // IANA name of the time zone of the hours; UTC
 	Hours      []string // when requests are taken, "08:00-22:00"; always
@@ -211,6 +211,9 @@ func (d *door) permits(r *request, k kind, amount int64, skew time.Duration) *ve
 		case one.MaxAmount > 0 && amount > one.MaxAmount:
 			return denied(codeLimit)
 		}
+	}
+	if k == voidKind {
+		return nil
 	}
 	if !expiryFits(m) {
 		return &verdict{rule: "D-01", code: codeFormat, reason: audit.ReasonFormatError}

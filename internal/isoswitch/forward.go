@@ -153,6 +153,9 @@ func (s *Switch) forward(ctx context.Context, rid RID) {
 	// The answers to two tries are alike: the second is expected, and late.
 	until := s.now().Add(s.rules().Timers.Stray)
 	s.link.open.expire(open, until, func(m *iso8583.Message) { s.lateConfirmation(s.life, rid, m) })
+	if ctx.Err() != nil {
+		return // keyd ends: that was no silence, and the try stands as sent
+	}
 	if err != nil {
 		s.noteSilence(ctx, act, rev, t)
 		s.unheard(ctx, rid)

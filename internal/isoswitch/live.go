@@ -6,8 +6,9 @@ import "sync"
 // journal. The journal says FORWARDED from the start; whether it has left is
 // known here.
 type live struct {
-	oid  OID
-	done chan struct{} // closed once the outcome is in the journal
+	oid    OID
+	refers bool          // to another transaction, so that its approval may have to be undone at once
+	done   chan struct{} // closed once the outcome is in the journal
 
 	mu        sync.Mutex
 	left      bool // handed to the link, wholly or in part
@@ -77,11 +78,11 @@ type flights struct {
 }
 
 // start adds a sale, with itself as the first taker.
-func (f *flights) start(oid OID) *live {
-	l := &live{oid: oid, done: make(chan struct{}), takers: 1}
+func (f *flights) start(t *Txn) *live {
+	l := &live{oid: t.OID, refers: t.RefersTo != (OID{}), done: make(chan struct{}), takers: 1}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.byOID[oid] = l
+	f.byOID[t.OID] = l
 	return l
 }
 

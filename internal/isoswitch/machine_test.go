@@ -37,6 +37,7 @@ func newMachine() *machine {
 		dialect: iso8583.ASCII87(),
 		flights: &flights{byOID: map[OID]*live{}},
 		rates:   newRates(m.clock),
+		observe: func(Event) {},
 		cfg:     Config{Journal: m.journal, Clock: m.clock},
 	}
 	rules := &settings{policy: testPolicy()}
@@ -106,7 +107,7 @@ func (m *machine) sell() {
 		if err := tx.InsertTxn(t); err != nil {
 			return err
 		}
-		m.flight = m.s.flights.start(t.OID)
+		m.flight = m.s.flights.start(t)
 		m.sale = t
 		return nil
 	})

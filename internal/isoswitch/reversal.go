@@ -47,13 +47,14 @@ func (s *Switch) reversal(ctx context.Context, r *request) {
 
 // decision is what became of a reversal.
 type decision struct {
-	verdict verdict
-	refused bool // before anything was looked up: its KSN, its DE 7
-	queued  bool // something is to be sent upstream
-	unknown bool // no original has its look-up key
-	rid     RID
-	answer  answer
-	flight  *live // of an original in flight
+	verdict  verdict
+	refused  bool // before anything was looked up: its KSN, its DE 7
+	queued   bool // something is to be sent upstream
+	accepted bool // a reversal was accepted, whatever follows from it
+	unknown  bool // no original has its look-up key
+	rid      RID
+	answer   answer
+	flight   *live // of an original in flight
 }
 
 // decideReversal does stages 6 to 15 in one transaction of the journal: what it
@@ -67,6 +68,7 @@ func (s *Switch) decideReversal(ctx context.Context, r *request, card custody.Ca
 	q, dated := s.ask(r, card.Token)
 	counts := r.rules.Limits.Velocity.tallies(r.terminal, card.Token, r.msg.Text(39))
 	var d decision
+	counted := false
 	err = s.cfg.Journal.Update(ctx, func(tx Tx) error {
 		refused, err := s.admit(tx, r)
 		if refused != nil {
@@ -84,13 +86,14 @@ func (s *Switch) decideReversal(ctx context.Context, r *request, card custody.Ca
 			return fmt.Errorf("looking for the original: %w", err)
 		}
 		f.tooMany = s.rates.over(counts)
-		if d, err = s.apply(tx, r, q, f, card, num); err == nil && d.queued {
+		if d, err = s.apply(tx, r, q, f, card, num); err == nil && d.accepted {
 			s.rates.add(counts) // here: of two at once the second sees the first
+			counted = true
 		}
 		return err
 	})
 	if err != nil {
-		if d.queued {
+		if counted {
 			s.rates.takeBack(counts)
 		}
 		return decision{}, err
@@ -266,6 +269,7 @@ func (s *Switch) insertReversal(tx Tx, r *request, q question, d *decision, t *T
 	if !q.full {
 		rev.RID = partialRID(t.OID, q.rest, rev.STAN)
 	}
+	d.accepted = d.verdict.effect != addTombstone
 	switch d.verdict.effect {
 	case reverseLater:
 		rev.State = Waiting

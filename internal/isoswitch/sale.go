@@ -95,7 +95,7 @@ func (s *Switch) acceptSale(ctx context.Context, r *request, card custody.Card) 
 			return fmt.Errorf("writing the sale: %w", err)
 		}
 		if in.refused = ruled; ruled == nil {
-			in.txn, in.live = t, s.flights.start(t.OID)
+			in.txn, in.live = t, s.flights.start(t)
 			s.batches.enter(t.TID, batchOf(r.msg))
 		}
 		return nil
@@ -365,7 +365,7 @@ func (s *Switch) finishSale(ctx context.Context, r *request, flight *live, res r
 	}
 	if out.reverse {
 		rec := noteOf(r.act, audit.ReversalAccept, t, r.pan)
-		rec.Reason = reasonFor(res.cause)
+		rec.Reason = reasonFor(out.cause)
 		r.act.Note(rec)
 		s.wake()
 	}
@@ -380,7 +380,7 @@ func (s *Switch) finishSale(ctx context.Context, r *request, flight *live, res r
 // settleSale writes the outcome, and lets those know who wait for it.
 func (s *Switch) settleSale(ctx context.Context, flight *live, res result) (t *Txn, out settlement, err error) {
 	num := number{}
-	if res.kind == unknownResult {
+	if res.kind == unknownResult || res.kind == approvedResult && flight.refers {
 		if num, err = s.numbers.take(ctx); err != nil {
 			return nil, out, err
 		}
@@ -397,7 +397,7 @@ func (s *Switch) settleSale(ctx context.Context, flight *live, res result) (t *T
 	flight.outcome.suppress = out.suppress || err != nil
 	close(flight.done)
 	if err == nil && out.reverse && !out.suppress {
-		s.automatic(res.cause)
+		s.automatic(out.cause)
 	}
 	return t, out, err
 }

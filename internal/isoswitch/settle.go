@@ -42,11 +42,12 @@ type settlement struct {
 	close    bool   // the waiting reversal ends without effect
 	answer   string // DE 39 of the waiting reversal, if it has none yet
 	emv      []byte // DE 55 for the terminal, also what is not stored
+	cause    Cause  // of the reversal
 }
 
 // settle decides what a result means for an original in flight. Section 2.2.
 func settle(t *Txn, r result) settlement {
-	s := settlement{code: r.code, suppress: t.ReverseOnCompletion, emv: r.emv}
+	s := settlement{code: r.code, suppress: t.ReverseOnCompletion, emv: r.emv, cause: r.cause}
 	switch {
 	case r.kind == approvedResult && !t.ReverseOnCompletion:
 		s.state = Approved
@@ -96,7 +97,7 @@ func settleTxn(tx Tx, oid OID, r result, up number, now time.Time) (*Txn, settle
 	case t.ReverseOnCompletion:
 		err = releaseWaiting(tx, t, s, now)
 	case s.reverse:
-		err = tx.InsertReversal(ownReversal(t, r.cause, up, now))
+		err = tx.InsertReversal(ownReversal(t, s.cause, up, now))
 	}
 	if err != nil {
 		return nil, s, fmt.Errorf("writing the reversal: %w", err)
@@ -150,7 +151,7 @@ func reverseUndelivered(tx Tx, oid OID, up number, now time.Time) (*Txn, error) 
 	if err != nil {
 		return nil, fmt.Errorf("reading the original: %w", err)
 	}
-	if t.State != Approved || t.ReversedAmount > 0 || !reversible(t.Processing) {
+	if t.State != Approved || t.ReversedAmount > 0 || t.Refunded || !reversible(t.Processing) {
 		return t, errSettled
 	}
 	live, err := optionalTxn(tx.Live(oid))

@@ -201,7 +201,7 @@ func (h *happening) recalled() {
 	if s := h.state(); s != Forwarded && s != Received {
 		return
 	}
-	flight := h.s.flights.start(h.oid)
+	flight := h.s.flights.start(&Txn{OID: h.oid})
 	h.ask(iso8583.ReversalRequest, -1)()
 	h.s.flights.end(flight)
 }
@@ -293,14 +293,36 @@ func TestVoidOfWhatChanged(t *testing.T) {
 	void := h.record("200000", "0200", "000009", Forwarded)
 	void.OID, void.RefersTo = OID{9}, h.oid
 	h.put(func(tx Tx) error { return tx.InsertTxn(void) })
+	got, s, err := h.s.settleSale(t.Context(), h.s.flights.start(void), result{kind: approvedResult, code: "00"})
+	if err != nil || got.State != ReversalPending || s.code != codeState || !s.reverse || s.cause != ByUndelivered {
+		t.Errorf("the void is %s with code %s, reversed for %q, %v", got.State, s.code, s.cause, err)
+	}
 	h.put(func(tx Tx) error {
-		got, s, err := settleTxn(tx, void.OID, result{kind: approvedResult, code: "00"}, number{}, h.now)
-		if err == nil && (got.State != ReversalPending || s.code != codeState || !s.reverse) {
-			t.Errorf("the void is %s with code %s", got.State, s.code)
+		rev, err := tx.Reversal(fullRID(void.OID))
+		if err == nil && (len(rev.UpSTAN) != 6 || len(rev.UpSent) != 10) {
+			t.Errorf("its reversal has no numbers, so that it can never be sent: %q, %q", rev.UpSTAN, rev.UpSent)
 		}
 		return err
 	})
 	if h.state() != ReversalPending {
+		t.Errorf("the sale is %s", h.state())
+	}
+}
+
+// TestUndeliveredAndRefunded: an approval that reached nobody is not reversed too
+// once the sale was refunded.
+func TestUndeliveredAndRefunded(t *testing.T) {
+	h := newHappening(t, Approved, "000000")
+	h.put(func(tx Tx) error {
+		o, err := tx.Txn(h.oid)
+		if err != nil {
+			return err
+		}
+		o.Refunded = true
+		return tx.UpdateTxn(o)
+	})
+	h.undelivered()
+	if h.state() != Approved {
 		t.Errorf("the sale is %s", h.state())
 	}
 }
@@ -324,9 +346,12 @@ func TestOneLiveFollower(t *testing.T) {
 	}{{Forwarded, "D-23"}, {ReversalPending, "D-23"}, {ReversalFailed, "D-23"}, {Reversed, ""}, {ReversedUnknown, ""}, {Declined, ""}, {LocalVoid, ""}} {
 		t.Run(string(c.state), func(t *testing.T) {
 			a := about{original: approvedSale()}
-			if tx := &h.journal.held; c.row != "" {
-				first.State = c.state
-				a.live, _ = tx.Live(h.oid)
+			became := *first
+			became.State = c.state
+			h.journal.held.txns[first.OID] = became
+			var err error
+			if a.live, err = optionalTxn(h.journal.held.Live(h.oid)); err != nil {
+				t.Fatal(err)
 			}
 			q := reference{voidKind, goodQuestion().names, approvedVoid()}
 			if got := testPolicy().relation(q, a); got != c.row {
