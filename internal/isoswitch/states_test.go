@@ -196,6 +196,26 @@ func (h *happening) tooFast() {
 	h.ask(iso8583.ReversalRequest, -1)()
 }
 
+// TestReversalsCount: D-35: each reversal that was accepted counts, whatever
+// follows from it, and none that was refused.
+func TestReversalsCount(t *testing.T) {
+	for state, want := range map[State]bool{Approved: true, Forwarded: true, Declined: false} {
+		t.Run(string(state), func(t *testing.T) {
+			h := newHappening(t, state, "000000")
+			rules := *h.s.rules()
+			rules.Limits.Velocity = Velocity{PerHour: 1}
+			h.s.set.Store(&rules)
+			if state == Forwarded {
+				h.s.flights.start(&Txn{OID: h.oid}).depart()
+			}
+			h.ask(iso8583.ReversalRequest, -1)()
+			if got := h.s.rates.over([]tally{{"terminal T0000001", 1}}); got != want {
+				t.Errorf("counted %v, want %v", got, want)
+			}
+		})
+	}
+}
+
 // recalled lets a reversal come while the original has not left.
 func (h *happening) recalled() {
 	if s := h.state(); s != Forwarded && s != Received {
