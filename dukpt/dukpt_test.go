@@ -391,3 +391,41 @@ func BenchmarkWalk(b *testing.B) {
 		})
 	}
 }
+
+// TestResume: a walk in two parts ends where the whole one does, from each stop on
+// its way and from none beside it.
+func TestResume(t *testing.T) {
+	ik := [16]byte{0x6A, 0xC2, 0x92, 0xFA, 0xA1, 0x31, 0x5B, 0x4D, 0x85, 0x8A, 0xB3, 0xA3, 0xD7, 0xD5, 0x93, 0x3A}
+	at := func(counter uint32) dukpt.TDESKSN {
+		ksn, err := dukpt.TDESKSNFromBytes([]byte{0xFF, 0xFF, 0x98, 0x76, 0x54, 0x32, 0x10, 0xE0 | byte(counter>>16), byte(counter >> 8), byte(counter)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ksn
+	}
+	for _, counter := range []uint32{1, 2, 3, 0x155, 0x1FF8, 0x100001, 0x1E0000} {
+		want, err := dukpt.Walk(&ik, at(counter))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for stop := counter; ; stop &= stop - 1 {
+			key := ik
+			if stop != 0 {
+				if key, err = dukpt.Walk(&ik, at(stop)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got, err := dukpt.Resume(&key, stop, at(counter)); err != nil || got != want {
+				t.Errorf("from %#x to %#x: another key, %v", stop, counter, err)
+			}
+			if stop == 0 {
+				break
+			}
+		}
+	}
+	for _, c := range []struct{ stop, counter uint32 }{{1, 3}, {1, 2}, {4, 3}, {8, 0x18}, {2, 0}} {
+		if _, err := dukpt.Resume(&ik, c.stop, at(c.counter)); !errors.Is(err, dukpt.ErrCounter) {
+			t.Errorf("from %#x to %#x: %v, want %v", c.stop, c.counter, err, dukpt.ErrCounter)
+		}
+	}
+}

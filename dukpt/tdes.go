@@ -41,10 +41,30 @@ func Walk(ik *[16]byte, ksn TDESKSN) ([16]byte, error) {
 	if err := ksn.Valid(); err != nil {
 		return [16]byte{}, fmt.Errorf("deriving the transaction key: %w", err)
 	}
-	w := walker{key: *ik}
+	return walked(ik, 0, ksn)
+}
+
+// Resume derives the transaction key of ksn as [Walk] does, but from the key of
+// an earlier stop: at is the transaction key of the same device whose counter is
+// counter, the highest one bits of ksn's counter and no others, as a terminal
+// keeps it for what it sends next. It returns [ErrCounter]. X9.24-1:2009, annex
+// A.2.
+func Resume(at *[16]byte, counter uint32, ksn TDESKSN) ([16]byte, error) {
+	if err := ksn.Valid(); err != nil {
+		return [16]byte{}, fmt.Errorf("deriving the transaction key: %w", err)
+	}
+	// The bits that are left must lie below those that were walked.
+	if left := ksn.Counter() ^ counter; left&counter != 0 || counter != 0 && left > counter&-counter {
+		return [16]byte{}, fmt.Errorf("deriving the transaction key: %w: %#x does not lie on the way to %#x", ErrCounter, counter, ksn.Counter())
+	}
+	return walked(at, counter, ksn)
+}
+
+func walked(from *[16]byte, counter uint32, ksn TDESKSN) ([16]byte, error) {
+	w := walker{key: *from}
 	defer w.clear()
 	var err error
-	secret.Do(func() { err = w.walk(ksn) })
+	secret.Do(func() { err = w.walk(counter, ksn) })
 	if err != nil {
 		return [16]byte{}, fmt.Errorf("deriving the transaction key: %w", err)
 	}
@@ -58,9 +78,9 @@ type walker struct {
 	left, right [8]byte
 }
 
-func (w *walker) walk(ksn TDESKSN) error {
-	counter := uint64(ksn.Counter())
-	register := binary.BigEndian.Uint64(ksn[2:]) &^ tdesCounterMask
+func (w *walker) walk(done uint32, ksn TDESKSN) error {
+	counter := uint64(ksn.Counter() &^ done)
+	register := binary.BigEndian.Uint64(ksn[2:])&^tdesCounterMask | uint64(done)
 	for bit := uint64(1) << (tdesCounterBits - 1); bit != 0; bit >>= 1 {
 		if counter&bit == 0 {
 			continue

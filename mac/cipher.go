@@ -44,11 +44,11 @@ func NewAlgorithm3(key []byte) (left, full Cipher, err error) {
 	if len(key) != 16 {
 		return nil, nil, fmt.Errorf("%w: algorithm 3 with a key of %d bytes, want 16", ErrCipher, len(key))
 	}
-	if left, err = NewTDES(key[:8]); err != nil {
-		return nil, nil, err
+	one, both, err := secret.NewTDESPair(key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrCipher, err)
 	}
-	full, err = NewTDES(key)
-	return left, full, err
+	return one, both, nil
 }
 
 // lastBlock enciphers msg in CBC mode and returns the last block.

@@ -28,22 +28,58 @@ type Cipher struct {
 // Parity bits are ignored. The key is not kept. It returns [ErrKeyLength].
 // ISO/IEC 18033-3; NIST SP 800-67.
 func NewTDES(key []byte) (Cipher, error) {
-	var k [24]byte
-	defer Clear(k[:])
 	switch len(key) {
 	case 8:
 		b, err := des.NewCipher(key)
 		return Cipher{b}, err
 	case 16:
-		copy(k[:], key)
-		copy(k[16:], key[:8])
+		_, full, err := NewTDESPair(key)
+		return full, err
 	case 24:
-		copy(k[:], key)
-	default:
-		return Cipher{}, fmt.Errorf("%w: TDES with %d bytes", ErrKeyLength, len(key))
+		b, err := des.NewTripleDESCipher(key)
+		return Cipher{b}, err
 	}
-	b, err := des.NewTripleDESCipher(k[:])
-	return Cipher{b}, err
+	return Cipher{}, fmt.Errorf("%w: TDES with %d bytes", ErrKeyLength, len(key))
+}
+
+// NewTDESPair returns single DES under the left half of a key of 16 bytes, and
+// two-key TDES under the whole, as algorithm 3 of ISO 9797-1 wants them. They
+// share a key schedule, so that [Cipher.Clear] of either spoils both. The key is
+// not kept. It returns [ErrKeyLength].
+func NewTDESPair(key []byte) (left, full Cipher, err error) {
+	if len(key) != 16 {
+		return left, full, fmt.Errorf("%w: two-key TDES with %d bytes", ErrKeyLength, len(key))
+	}
+	one, err := des.NewCipher(key[:8])
+	if err != nil {
+		return left, full, err
+	}
+	two, err := des.NewCipher(key[8:])
+	if err != nil {
+		return left, full, err
+	}
+	return Cipher{one}, Cipher{&twoKey{one, two}}, nil
+}
+
+// twoKey is TDES with K1 = K3. The standard library's TDES makes three
+// schedules, which take longer than the few blocks of a message.
+type twoKey struct{ one, two cipher.Block }
+
+// BlockSize implements [cipher.Block].
+func (t *twoKey) BlockSize() int { return t.one.BlockSize() }
+
+// Encrypt implements [cipher.Block].
+func (t *twoKey) Encrypt(dst, src []byte) {
+	t.one.Encrypt(dst, src)
+	t.two.Decrypt(dst, dst)
+	t.one.Encrypt(dst, dst)
+}
+
+// Decrypt implements [cipher.Block].
+func (t *twoKey) Decrypt(dst, src []byte) {
+	t.one.Decrypt(dst, src)
+	t.two.Encrypt(dst, dst)
+	t.one.Decrypt(dst, dst)
 }
 
 // NewAES returns AES with a key of 16, 24 or 32 bytes. The key is not kept. It
@@ -104,10 +140,16 @@ func (c Cipher) check(iv, src []byte) error {
 // then on: it enciphers under a key of zeros. The schedule's type is the
 // standard library's own, so that it is reached by reflection.
 func (c Cipher) Clear() {
-	if c.block == nil {
+	if two, is := c.block.(*twoKey); is {
+		forget(two.one)
+		forget(two.two)
 		return
 	}
-	if schedule := reflect.ValueOf(c.block); schedule.Kind() == reflect.Pointer {
+	forget(c.block)
+}
+
+func forget(block cipher.Block) {
+	if schedule := reflect.ValueOf(block); schedule.Kind() == reflect.Pointer {
 		schedule.Elem().SetZero()
 	}
 }

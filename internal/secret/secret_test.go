@@ -2,6 +2,7 @@ package secret_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
@@ -151,8 +152,13 @@ func TestCipherClear(t *testing.T) {
 	for name, c := range map[string]struct {
 		make func([]byte) (secret.Cipher, error)
 	}{
-		"AES":  {secret.NewAES},
-		"TDES": {secret.NewTDES},
+		"AES":              {secret.NewAES},
+		"TDES":             {secret.NewTDES},
+		"TDES, three keys": {func(k []byte) (secret.Cipher, error) { return secret.NewTDES(append(k[:16:16], k[3:11]...)) }},
+		"TDES, of a pair": {func(k []byte) (secret.Cipher, error) {
+			_, full, err := secret.NewTDESPair(k)
+			return full, err
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k, err := c.make(key)
@@ -181,6 +187,47 @@ func TestCipherClear(t *testing.T) {
 		})
 	}
 	secret.Cipher{}.Clear()
+}
+
+// TestTwoKeyTDES: two schedules give what the standard library's three give.
+func TestTwoKeyTDES(t *testing.T) {
+	for range 100 {
+		key, data, iv := make([]byte, 16), make([]byte, 64), make([]byte, 8)
+		for _, b := range [][]byte{key, data, iv} {
+			if _, err := rand.Read(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		left, full, err := secret.NewTDESPair(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		single, err := secret.NewTDES(key[:8])
+		if err != nil {
+			t.Fatal(err)
+		}
+		three, err := secret.NewTDES(append(key[:16:16], key[:8]...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, iv := range [][]byte{nil, iv} {
+			for _, pair := range [][2]secret.Cipher{{left, single}, {full, three}} {
+				got, err1 := pair[0].Encrypt(iv, data)
+				want, err2 := pair[1].Encrypt(iv, data)
+				if err1 != nil || err2 != nil || !bytes.Equal(got, want) {
+					t.Fatalf("enciphered otherwise: %v, %v", err1, err2)
+				}
+				if back, err := pair[0].Decrypt(iv, got); err != nil || !bytes.Equal(back, data) {
+					t.Fatalf("deciphered otherwise: %v", err)
+				}
+			}
+		}
+	}
+	for _, n := range []int{0, 8, 15, 17, 24} {
+		if _, _, err := secret.NewTDESPair(make([]byte, n)); !errors.Is(err, secret.ErrKeyLength) {
+			t.Errorf("a pair of %d bytes: %v", n, err)
+		}
+	}
 }
 
 func TestDoRuns(t *testing.T) {
