@@ -35,9 +35,6 @@ func (m MTI) IsAdvice() bool { return m.wellFormed() && m[2] == '2' }
 // IsResponse reports whether m is an answer.
 func (m MTI) IsResponse() bool { return m.wellFormed() && (m[2] == '1' || m[2] == '3') }
 
-// IsRepeat reports whether m repeats a message sent before.
-func (m MTI) IsRepeat() bool { return m.wellFormed() && m[3] == '1' }
-
 // Response returns the type of the answer to m: m + 10 with the repeat digit
 // 0, so that 0400 and 0401 give 0410, 0420 and 0421 give 0430. It is empty when
 // m is not a request.

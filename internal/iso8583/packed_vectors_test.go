@@ -104,7 +104,7 @@ func TestPackedVectors(t *testing.T) {
 			}
 		})
 	}
-	if ran != 5 {
-		t.Errorf("%d vectors, want 5", ran)
+	if ran < 5 {
+		t.Errorf("%d vectors, want 5 or more", ran)
 	}
 }

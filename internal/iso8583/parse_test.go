@@ -310,39 +310,39 @@ func TestMessageAccess(t *testing.T) {
 
 func TestMTI(t *testing.T) {
 	tests := []struct {
-		mti                               MTI
-		class                             byte
-		request, advice, response, repeat bool
-		answer                            MTI
+		mti                       MTI
+		class                     byte
+		request, advice, response bool
+		answer                    MTI
 	}{
-		{"0100", '1', true, false, false, false, "0110"},
-		{"0200", '2', true, false, false, false, "0210"},
-		{"0220", '2', true, true, false, false, "0230"},
-		{"0400", '4', true, false, false, false, "0410"},
-		{"0401", '4', true, false, false, true, "0410"},
-		{"0420", '4', true, true, false, false, "0430"},
-		{"0421", '4', true, true, false, true, "0430"},
-		{"0800", '8', true, false, false, false, "0810"},
-		{"0110", '1', false, false, true, false, ""},
-		{"0210", '2', false, false, true, false, ""},
-		{"0230", '2', false, false, true, false, ""},
-		{"0410", '4', false, false, true, false, ""},
-		{"0430", '4', false, false, true, false, ""},
-		{"0810", '8', false, false, true, false, ""},
-		{"", 0, false, false, false, false, ""},
-		{"02", 0, false, false, false, false, ""},
-		{"02A0", 0, false, false, false, false, ""},
-		{"02000", 0, false, false, false, false, ""},
+		{"0100", '1', true, false, false, "0110"},
+		{"0200", '2', true, false, false, "0210"},
+		{"0220", '2', true, true, false, "0230"},
+		{"0400", '4', true, false, false, "0410"},
+		{"0401", '4', true, false, false, "0410"},
+		{"0420", '4', true, true, false, "0430"},
+		{"0421", '4', true, true, false, "0430"},
+		{"0800", '8', true, false, false, "0810"},
+		{"0110", '1', false, false, true, ""},
+		{"0210", '2', false, false, true, ""},
+		{"0230", '2', false, false, true, ""},
+		{"0410", '4', false, false, true, ""},
+		{"0430", '4', false, false, true, ""},
+		{"0810", '8', false, false, true, ""},
+		{"", 0, false, false, false, ""},
+		{"02", 0, false, false, false, ""},
+		{"02A0", 0, false, false, false, ""},
+		{"02000", 0, false, false, false, ""},
 	}
 	for _, tt := range tests {
 		t.Run("W-06 "+string(tt.mti), func(t *testing.T) {
 			if got := tt.mti.Class(); got != tt.class {
 				t.Errorf("class %c", got)
 			}
-			got := []bool{tt.mti.IsRequest(), tt.mti.IsAdvice(), tt.mti.IsResponse(), tt.mti.IsRepeat()}
-			want := []bool{tt.request, tt.advice, tt.response, tt.repeat}
+			got := []bool{tt.mti.IsRequest(), tt.mti.IsAdvice(), tt.mti.IsResponse()}
+			want := []bool{tt.request, tt.advice, tt.response}
 			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("request, advice, response, repeat (-want +got):\n%s", diff)
+				t.Errorf("request, advice, response (-want +got):\n%s", diff)
 			}
 			if got := tt.mti.Response(); got != tt.answer {
 				t.Errorf("answer %q", got)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 )
 
 // String returns type, STAN and TID: what may stand in a log. The printing
@@ -36,20 +35,3 @@ func (u Unsealed) String() string { return string(u.mti) }
 
 // Format prints what String returns, whatever the verb.
 func (u Unsealed) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, u.String()) }
-
-// MaskedPAN returns DE 2 with its first six and last four digits, and stars
-// between them; of a PAN with fewer than 13 digits the last four only, of one
-// with fewer than 9 none. It is empty when there is no DE 2.
-func (m *Message) MaskedPAN() string { return MaskPAN(m.Text(2)) }
-
-// MaskPAN masks a PAN as [Message.MaskedPAN] does.
-func MaskPAN(pan string) string {
-	n := len(pan)
-	switch {
-	case n < 9:
-		return strings.Repeat("*", n)
-	case n < 13:
-		return strings.Repeat("*", n-4) + pan[n-4:]
-	}
-	return pan[:6] + strings.Repeat("*", n-10) + pan[n-4:]
-}

@@ -95,27 +95,3 @@ func TestErrorsHoldNoContent(t *testing.T) {
 		}
 	}
 }
-
-func TestMaskPAN(t *testing.T) {
-	for pan, want := range map[string]string{
-		"":                    "",
-		"1":                   "*",
-		"12345678":            "********",
-		"123456789":           "*****6789",
-		"123456789012":        "********9012",
-		"1234567890123":       "123456***0123",
-		"4111111111111111":    "411111******1111",
-		"6225881234567890123": "622588*********0123",
-	} {
-		if got := MaskPAN(pan); got != want {
-			t.Errorf("PAN of %d digits: %s, want %s", len(pan), got, want)
-		}
-	}
-	m, err := ASCII87().Parse(wire("0200", sample("0200", SideTerminal)), SideTerminal)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := m.MaskedPAN(); got != "411111******1111" {
-		t.Errorf("got %s", got)
-	}
-}

@@ -76,8 +76,8 @@ func TestVectors(t *testing.T) {
 			}
 		})
 	}
-	if ran != 5 {
-		t.Errorf("%d vectors, want 5", ran)
+	if ran < 5 {
+		t.Errorf("%d vectors, want 5 or more", ran)
 	}
 }
 
