@@ -67,6 +67,7 @@ func (f *file) profile(name, source string, text []byte, own *file) (*Profile, e
 	c.codes()
 	c.macs()
 	c.messages()
+	c.fields()
 	c.reversals()
 	dialect, err := iso8583.New(f.spec())
 	c.dialect(err)
@@ -77,7 +78,7 @@ func (f *file) profile(name, source string, text []byte, own *file) (*Profile, e
 	p := &Profile{
 		Name: f.Name, About: f.About, Source: source, Text: text, Dialect: dialect, MAC: map[Scheme]MAC{}, MAKSize: f.MAKLength,
 		Original: Original(f.Original),
-		Rules:    Rules{DE61Always: f.DE61 == "always", Reasons: f.Reasons, Types: f.Types},
+		Rules:    Rules{DE61Always: f.DE61 == "always", Reasons: f.Reasons, Reason: f.Reason, Types: f.Types},
 		Codes: Codes{
 			MACError: f.MACError, Timeout: f.Timeout, BadUpstream: f.BadUpstream, Approvals: f.Approvals, BareRefusals: *f.Bare,
 			requestByRow: map[string]string{}, adviceByRow: map[string]string{},
@@ -87,7 +88,7 @@ func (f *file) profile(name, source string, text []byte, own *file) (*Profile, e
 		p.Rules.DE3 = f.DE3
 	}
 	for scheme, a := range f.schemes() {
-		p.MAC[scheme] = MAC{Algorithm: Algorithm(a.Algorithm), Bytes: dialect.MACForm().Bytes()}
+		p.MAC[scheme] = a.mac(dialect.MACForm())
 	}
 	for row, own := range f.Rows {
 		if own.Request != "" {
@@ -122,6 +123,7 @@ func (c *check) codes() {
 	c.want(slices.Contains(f.Approvals, "00"), "approval_codes", "lacks 00")
 	c.want(slices.Contains(f.Incomplete, f.MACError), "incomplete_codes", "lacks %s, the mac_error_code", f.MACError)
 	c.want(slices.Contains(f.Incomplete, "30"), "incomplete_codes", "lacks 30, which answers a message that cannot be read")
+	c.want(f.Reason == "" || codeForm.MatchString(f.Reason), "reversal_reason_default", "%q is not two digits or upper-case letters", f.Reason)
 	for key, list := range map[string][]string{"approval_codes": f.Approvals, "incomplete_codes": f.Incomplete, "reversal_reasons": f.Reasons} {
 		for _, code := range list {
 			c.want(codeForm.MatchString(code), key, "%q is not two digits or upper-case letters", code)
@@ -171,11 +173,11 @@ func (f *file) schemes() map[Scheme]*algorithm {
 func algorithmsOf(s Scheme) []Algorithm {
 	switch s {
 	case TDESDUKPT:
-		return []Algorithm{X919}
+		return []Algorithm{X919, CMAC}
 	case AESDUKPT:
 		return []Algorithm{CMAC}
 	}
-	return []Algorithm{CUPECB, X99, CBCMAC3DES, X919}
+	return []Algorithm{CUPECB, X99, CBCMAC3DES, X919, CMAC}
 }
 
 func (c *check) macs() {
@@ -192,6 +194,7 @@ func (c *check) macs() {
 		default:
 			c.want(slices.Contains(algorithmsOf(s), a), at, "%q is not one of %q: every terminal's messages have a MAC", a, algorithmsOf(s))
 		}
+		c.macDetails(strings.TrimSuffix(at, ".algorithm"), s, schemes[s])
 		c.want(a != CUPECB || iso8583.MACForm(f.MAC.Format).Bytes() == 4, "mac.format", "cup_ecb makes 4 bytes; %q carries 8", f.MAC.Format)
 	}
 	if f.MAC.Master == nil {
@@ -201,7 +204,16 @@ func (c *check) macs() {
 	a := Algorithm(f.MAC.Master.Algorithm)
 	c.want(f.MAKLength == 8 || f.MAKLength == 16, "mak_length", "%d is neither 8 nor 16", f.MAKLength)
 	c.want(a != X99 || f.MAKLength == 8, "mak_length", "x9_9 is DES, with a key of 8 bytes")
-	c.want(a != CBCMAC3DES && a != X919 || f.MAKLength == 16, "mak_length", "%s needs a key of 16 bytes", a)
+	c.want(a != CBCMAC3DES && a != X919 && a != CMAC || f.MAKLength == 16, "mak_length", "%s needs a key of 16 bytes", a)
+}
+
+// macDetails checks padding and variant.
+func (c *check) macDetails(at string, s Scheme, a *algorithm) {
+	padded := slices.Contains([]Algorithm{X99, CBCMAC3DES, X919}, Algorithm(a.Algorithm))
+	c.want(a.Padding >= 0 && a.Padding <= 2, at+".padding", "%d is neither 1, zeros, nor 2, a byte 80 and zeros", a.Padding)
+	c.want(a.Padding == 0 || padded, at+".padding", "%s has a padding of its own", a.Algorithm)
+	c.want(slices.Contains([]string{"", "split", "both"}, a.Variant), at+".variant", `%q is neither "split" nor "both"`, a.Variant)
+	c.want(a.Variant == "" || s != Master, at+".variant", "is of DUKPT; a terminal with a master key has one MAC key")
 }
 
 // messages checks what New cannot see.
@@ -227,9 +239,6 @@ func (c *check) messages() {
 	for _, mti := range f.MACRequired {
 		c.want(slices.Contains(types, mti), "mac_required", "no message has type %q", mti)
 	}
-	for _, d := range f.Fields {
-		c.want(slices.Contains([]string{"", "left", "right"}, d.Align), fmt.Sprintf("field.%d.align", d.DE), `%q is neither "left" nor "right"`, d.Align)
-	}
 }
 
 // reversal checks a message of class 1, 2 or 4 for what the switch needs of it.
@@ -240,7 +249,9 @@ func (c *check) reversal(at string, m message) {
 	needs := []int{3, 22, 25, 42, 49}
 	switch {
 	case class('4'):
-		needs = append(needs, 2, 4, 39)
+		if needs = append(needs, 2, 4); c.file.Reason == "" {
+			needs = append(needs, 39)
+		}
 	case !class('1') && !class('2'):
 		return
 	}

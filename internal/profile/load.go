@@ -105,6 +105,7 @@ type file struct {
 	Incomplete  []string `toml:"incomplete_codes"`
 	Bare        *bool    `toml:"answer_without_mac"`
 	Reasons     []string `toml:"reversal_reasons"`
+	Reason      string   `toml:"reversal_reason_default,omitempty"`
 	MACRequired []string `toml:"mac_required"`
 	MAKLength   int      `toml:"mak_length"`
 
@@ -138,6 +139,12 @@ type macFile struct {
 
 type algorithm struct {
 	Algorithm string `toml:"algorithm"`
+	Padding   int    `toml:"padding,omitempty"` // of ISO 9797-1: 1 (default), 2
+	Variant   string `toml:"variant,omitempty"` // of a DUKPT key: "split" (default), "both"
+}
+
+func (a *algorithm) mac(form iso8583.MACForm) MAC {
+	return MAC{Algorithm: Algorithm(a.Algorithm), Padding: max(1, a.Padding), Both: a.Variant == "both", Bytes: form.Bytes()}
 }
 
 type message struct {

@@ -42,14 +42,19 @@ const (
 	X99        Algorithm = "x9_9"         // ISO 9797-1 algorithm 1, DES
 	X919       Algorithm = "x9_19"        // ISO 9797-1 algorithm 3
 	CBCMAC3DES Algorithm = "cbc_mac_3des" // ISO 9797-1 algorithm 1, two-key TDES
-	CMAC       Algorithm = "cmac"         // NIST SP 800-38B
+	CMAC       Algorithm = "cmac"         // NIST SP 800-38B, with the cipher of the key
 )
 
 // MAC is how the MACs of one key scheme are made. What they cover is always all
-// from the MTI to the last byte before the MAC field (M-02); padding is with zero
-// bytes to a whole block, CMAC has its own.
+// from the MTI to the last byte before the MAC field (M-02).
 type MAC struct {
 	Algorithm Algorithm
+	// Padding is 1, zero bytes to a whole block, or 2, a byte 80 before them;
+	// ISO 9797-1. CMAC and UnionPay's have their own.
+	Padding int
+	// Both: one DUKPT key makes requests' MACs and answers'. Of TDES DUKPT that is
+	// edition 2004. Else each way has its own.
+	Both bool
 	// Bytes is how many bytes of the MAC the message carries: 8 or 4.
 	Bytes int
 }
@@ -70,7 +75,9 @@ type Rules struct {
 	// own (U-65).
 	DE61Always bool
 	Reasons    []string // known values of DE 39 of a reversal; none: any (U-59)
-	Types      []Type   // what is reversed; none: what moves money
+	// Reason is that of a reversal without DE 39; empty where each must have one.
+	Reason string
+	Types  []Type // what is reversed; none: what moves money
 }
 
 // Type is a type of transaction. Empty parts fit any.
@@ -127,14 +134,18 @@ type Link struct {
 // an operator should know before. The UnionPay MAC lets everyone who can change a
 // message on the way forge another: it needs a link on which nobody can.
 func (p *Profile) Admit(l Link) (warnings []string, err error) {
-	for _, m := range p.MAC {
+	for _, scheme := range p.Schemes() {
+		m := p.MAC[scheme]
+		if m.Both {
+			warnings = append(warnings, "requests and answers of "+string(scheme)+" terminals have their MACs under one key, so that the message type alone tells them apart; variant = \"split\" is to be preferred")
+		}
 		if m.Algorithm != CUPECB {
 			continue
 		}
 		if !l.TLS && !l.Private {
 			return nil, ErrLink
 		}
-		warnings = append(warnings, "its MAC, cup_ecb, is linear before the encryption, so that who can change messages on the way can forge them; every field is compared with the original and the registry, and x9_19 or cmac is to be preferred")
+		warnings = append(warnings, "its MAC, cup_ecb, is linear before the encryption, so that who can change messages on the way can forge them; each field of a reversal is compared with the original and the registry, one with field 55 is held for two persons or refused (switch.linear_unchecked), and x9_19 or cmac is to be preferred")
 	}
 	return warnings, nil
 }

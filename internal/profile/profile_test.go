@@ -71,6 +71,13 @@ may = [59]
 answer_must = [11, 12, 13, 37, 39, 41]
 `), []string{"f.toml:9: message.reversal.may: field 59 is free text"}},
 		{"U-55 cup_ecb with 8 bytes", own("unionpay", "[mac]\nformat = \"raw_8\"\n"), []string{"f.toml:5: mac.format: cup_ecb makes 4 bytes"}},
+		{"padding 3", own("unionpay", "[mac]\nformat = \"raw_8\"\n[mac.tmk]\nalgorithm = \"x9_9\"\npadding = 3\n"), []string{"mac.tmk.padding: 3 is neither 1, zeros, nor 2"}},
+		{"padding of CMAC", own("ascii87", "[mac.tdes-dukpt]\nalgorithm = \"cmac\"\npadding = 2\n"), []string{"mac.tdes-dukpt.padding: cmac has a padding of its own"}},
+		{"A-08 padding of cup_ecb", own("unionpay", "[mac.tmk]\nalgorithm = \"cup_ecb\"\npadding = 2\n"), []string{"mac.tmk.padding: cup_ecb has a padding of its own"}},
+		{"another variant", own("ascii87", "[mac.aes-dukpt]\nalgorithm = \"cmac\"\nvariant = \"2004\"\n"), []string{`mac.aes-dukpt.variant: "2004" is neither "split" nor "both"`}},
+		{"variant of a master key", own("unionpay", "[mac.tmk]\nalgorithm = \"cup_ecb\"\nvariant = \"both\"\n"), []string{"mac.tmk.variant: is of DUKPT"}},
+		{"CMAC with DES", own("unionpay", "[mac]\nformat = \"raw_8\"\n[mac.tmk]\nalgorithm = \"cmac\"\n"), []string{"mak_length: cmac needs a key of 16 bytes"}},
+		{"a reason that is none", own("ascii87", "reversal_reason_default = \"reversed\"\n"), []string{`reversal_reason_default: "reversed" is not two digits`}},
 		{"U-85 SM4", own("unionpay", "[mac.tmk]\nalgorithm = \"sm4_cbc\"\n"), []string{"mac.tmk.algorithm: \"sm4_cbc\" needs a mechanism of the HSM's own"}},
 		{"U-45 length of the MAC key", own("unionpay", "[mac.tmk]\nalgorithm = \"x9_19\"\n"), []string{"f.toml:2: mak_length: x9_19 needs a key of 16 bytes"}},
 		{"an approval in place of a refusal", own("ascii87", "[decision_codes.D-13]\nadvice = \"00\"\n"), []string{"f.toml:5: decision_codes.D-13.advice: \"00\" would approve what the row refuses"}},
@@ -84,6 +91,11 @@ answer_must = [11, 12, 13, 37, 39, 41]
 		{"a field that is not described", own("ascii87", "[[message]]\nname = \"network\"\ntypes = [\"0800\"]\nmac = \"optional\"\nmust = [7, 11, 41, 42, 70, 99]\nanswer_must = [11, 39, 41]\n"), []string{"f.toml:8: message.network.must: field 99 is not described"}},
 		{"an unknown key", own("ascii87", "mac_errorcode = \"A0\"\n"), []string{"f.toml:4: unknown key \"mac_errorcode\"; did you mean \"mac_error_code\"?"}},
 		{"no TOML", "name = ", []string{"f.toml:1"}},
+		{"DE 90 of any length", own("ascii87", "[[field]]\nde = 90\nname = \"original\"\nform = \"n..42\"\n"), []string{"f.toml:7: field.90.form: \"n..42\" is not n42, as which"}},
+		{"DE 7 of any length", own("ascii87", "[[field]]\nde = 7\nname = \"time\"\nform = \"n..10\"\necho = true\n"), []string{"f.toml:7: field.7.form: \"n..10\" is not n10"}},
+		{"DE 3 of any length", own("unionpay", "[[field]]\nde = 3\nname = \"type\"\nform = \"n..6\"\necho = true\n"), []string{"f.toml:7: field.3.form: \"n..6\" is not n6"}},
+		{"DE 49 of any length", own("unionpay", "[[field]]\nde = 49\nname = \"currency\"\nform = \"an..3\"\n"), []string{"f.toml:7: field.49.form: \"an..3\" is not n3 or an3"}},
+		{"DE 95 without its shape", own("ascii87", "[[field]]\nde = 95\nname = \"rest\"\nform = \"an42\"\n"), []string{"f.toml:4: field.95.shape: \"\" is not \"replacement_amount\""}},
 		{"a batch that no field holds", own("unionpay", "[[field]]\nde = 60\nname = \"batch\"\nform = \"n...8\"\n"), []string{"f.toml:4: field.60.min: the field begins with 11 digits"}},
 	}
 	for _, tt := range tests {
@@ -194,7 +206,7 @@ func TestDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.MAC[Master] != (MAC{Algorithm: X919, Bytes: 8}) || p.Codes.Timeout != "68" {
+	if p.MAC[Master] != (MAC{Algorithm: X919, Padding: 1, Bytes: 8}) || p.Codes.Timeout != "68" {
 		t.Errorf("%+v, %+v", p.MAC, p.Codes)
 	}
 }

@@ -135,6 +135,9 @@ func LinesOf(text []byte) Lines {
 			}
 		}
 		name := strings.Join(parts, ".")
+		if e.Kind != unstable.KeyValue {
+			name = within(parts, counts)
+		}
 		switch e.Kind {
 		case unstable.Table:
 			table = name
@@ -151,6 +154,22 @@ func LinesOf(text []byte) Lines {
 		}
 	}
 	return lines
+}
+
+// within is the name of a table whose parts before the last may be lists: it
+// stands in the last entry of each.
+func within(parts []string, counts map[string]int) string {
+	name := ""
+	for i, part := range parts {
+		if i > 0 {
+			if n := counts[name]; n > 0 {
+				name = fmt.Sprintf("%s[%d]", name, n-1)
+			}
+			name += "."
+		}
+		name += part
+	}
+	return name
 }
 
 // Of returns the line of the key, else of its table, else 1.
