@@ -3,6 +3,7 @@ package credentials
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -28,6 +29,10 @@ type TLSFiles struct {
 	// Alarm hears of a changed file that cannot be used, and of a CRL that is
 	// out of date; the old files stay in use. It may be nil. It must not block.
 	Alarm func(error)
+
+	// Changed hears, before they are used, of files that are good and others than
+	// before: digests over certificates, CA and CRL then and now. It may be nil.
+	Changed func(before, after [32]byte)
 }
 
 // TLS holds certificates that follow their files. It is safe for concurrent
@@ -56,6 +61,20 @@ type fileSet struct{ cert, key, ca, crl []byte }
 func (a fileSet) equal(b fileSet) bool {
 	return bytes.Equal(a.cert, b.cert) && bytes.Equal(a.key, b.key) &&
 		bytes.Equal(a.ca, b.ca) && bytes.Equal(a.crl, b.crl)
+}
+
+// digest covers the certificates and what revokes them, and no key.
+func (m *material) digest() [32]byte {
+	var parts [][]byte
+	if m.cert != nil {
+		parts = append(parts, m.cert.Certificate...)
+	}
+	h := sha256.New()
+	for _, part := range append(parts, m.raw.ca, m.raw.crl) {
+		sum := sha256.Sum256(part)
+		h.Write(sum[:])
+	}
+	return [32]byte(h.Sum(nil))
 }
 
 // NewTLS reads the files. It returns [ErrCertificate] with the file's name.
@@ -97,6 +116,9 @@ func (t *TLS) Reload() error {
 		}
 		var m *material
 		if m, err = parseMaterial(t.files, raw); err == nil {
+			if t.files.Changed != nil {
+				t.files.Changed(t.now.Load().digest(), m.digest())
+			}
 			t.now.Store(m)
 			return nil
 		}
