@@ -40,6 +40,9 @@ type Config struct {
 	// the others were verified, and are unwrapped when they are used. Default
 	// 10,000: SoftHSM takes about 8 KB of memory for each.
 	Objects int
+	// Standing is how many operations stay open, each in a session of its own,
+	// for the keys that are used most. 0: none.
+	Standing int
 	// Deadline bounds each use of a key, the wait for a session included.
 	// Default 2 s.
 	Deadline time.Duration
@@ -65,6 +68,7 @@ const (
 	defaultDeadline  = 2 * time.Second
 	defaultKeepAlive = 10 * time.Second
 	mostSessions     = 1024
+	mostStanding     = 64
 )
 
 // prefixForm keeps labels printable and short enough for every module.
@@ -103,6 +107,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("%w: prefix %q, want 1 to 20 letters, digits and . _ -", ErrConfig, c.Prefix)
 	case c.Sessions < 1 || c.Sessions > mostSessions:
 		return c, fmt.Errorf("%w: %d sessions, want 1 to %d", ErrConfig, c.Sessions, mostSessions)
+	case c.Standing < 0 || c.Standing > mostStanding:
+		return c, fmt.Errorf("%w: %d standing operations, want 0 to %d", ErrConfig, c.Standing, mostStanding)
 	case c.CacheKeys < 1:
 		return c, fmt.Errorf("%w: room for %d keys, want 1 or more", ErrConfig, c.CacheKeys)
 	case c.Objects < 1:

@@ -3,6 +3,7 @@ package hsm
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/miekg/pkcs11"
@@ -53,6 +54,16 @@ func (e *CallError) Unwrap() []error {
 		return []error{e.Code}
 	}
 	return []error{e.Code, e.kind}
+}
+
+// ReturnValue is the module's answer as records name it: CKR_DEVICE_ERROR, or the
+// number of one that the standard does not have.
+func (e *CallError) ReturnValue() string {
+	text := e.Code.Error()
+	if at := strings.LastIndex(text, "CKR_"); at >= 0 {
+		return text[at:]
+	}
+	return fmt.Sprintf("0x%X", uint(e.Code))
 }
 
 // kind returns the sentinel that a code means, or nil.

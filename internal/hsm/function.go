@@ -38,6 +38,7 @@ const (
 	HMAC512        Function = "HMAC, SHA-512"
 	ReencipherTDES Function = "unwrap and wrap 8 secret bytes, TDES ECB"
 	ReencipherAES  Function = "unwrap and wrap 16 secret bytes, AES ECB"
+	Standing       Function = "encipher in parts, each whole and at once"
 	Ed25519        Function = "sign, Ed25519"
 	P256           Function = "sign, ECDSA P-256"
 
@@ -86,6 +87,7 @@ func (p *probe) functions() error {
 		{HMAC512, true, func() error { return p.hmac(keys.HMACSHA512, sha512.New, keys.HMACSHA512.KeyBytes()) }},
 		{ReencipherTDES, false, func() error { return p.reencipher(keys.TDES2, 0, 0) }},
 		{ReencipherAES, false, func() error { return p.reencipher(keys.AES128, keys.CanDecrypt, keys.CanEncrypt) }},
+		{Standing, false, p.standsOpen},
 		{Ed25519, true, func() error { return p.signs(logKeyKinds[:2]...) }},
 		{P256, true, func() error { return p.signs(logKeyKinds[2]) }},
 		{SingleDES, false, p.singleDES},

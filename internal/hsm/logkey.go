@@ -58,10 +58,13 @@ func (s *session) pair(k logKeyKind, stored bool, label string) (public, private
 }
 
 // makeLogKey makes the log's key pair.
-func (t *Token) makeLogKey(s *session) error {
+func (t *Token) makeLogKey(s *session) error { return t.makeLogKeyAs(s, t.label(labelLog)) }
+
+// makeLogKeyAs makes a key pair for the log under a label.
+func (t *Token) makeLogKeyAs(s *session, label string) error {
 	var last error
 	for _, kind := range logKeyKinds {
-		if _, _, last = s.pair(kind, true, t.label(labelLog)); last == nil {
+		if _, _, last = s.pair(kind, true, label); last == nil {
 			return nil
 		}
 	}

@@ -67,7 +67,11 @@ func (t *Token) inventory(s *session) (made, missing []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	labels := []string{t.label(labelLog)}
+	newest, err := t.newestLog(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	labels := []string{t.logLabel(max(newest, 1))}
 	for _, k := range ownKeys {
 		if word := k.word; len(stored) == 0 || word != labelLMK && word != labelBlockMAC {
 			labels = append(labels, t.label(word))

@@ -4,6 +4,10 @@ package hsm
 #cgo linux LDFLAGS: -ldl
 #cgo noescape keyd_once
 #cgo nocallback keyd_once
+#cgo noescape keyd_begin
+#cgo nocallback keyd_begin
+#cgo noescape keyd_more
+#cgo nocallback keyd_more
 #cgo noescape keyd_login
 #cgo nocallback keyd_login
 #cgo noescape keyd_random
@@ -59,6 +63,22 @@ static keyd_result keyd_once(keyd_list *l, int fn, ck session, ck type, void *iv
 	r.begun = 1;
 	r.n = outlen;
 	r.rv = one(session, in, inlen, out, &r.n);
+	return r;
+}
+
+// keyd_begin begins an operation that stays open, and keyd_more puts a part
+// through it. fn is the place of the C_...Init, which is followed by that of the
+// one-part call and that of the next part.
+static ck keyd_begin(keyd_list *l, int fn, ck session, ck type, void *iv, ck ivlen, ck key) {
+	ck (*init)(ck, keyd_mech *, ck) = l->fn[fn];
+	keyd_mech m = { type, iv, ivlen };
+	return init(session, &m, key);
+}
+
+static keyd_result keyd_more(keyd_list *l, int fn, ck session, void *in, ck inlen, void *out, ck outlen) {
+	ck (*update)(ck, void *, ck, void *, ck *) = l->fn[fn + 2];
+	keyd_result r = { 0, outlen, 1 };
+	r.rv = update(session, in, inlen, out, &r.n);
 	return r;
 }
 
@@ -178,6 +198,13 @@ type cryptoki interface {
 	// once does a one-part operation and returns the length of its output.
 	// begun reports that an operation was begun and may still be open after an error.
 	once(s pkcs11.SessionHandle, do operation, mech uint, iv []byte, key pkcs11.ObjectHandle, in, out []byte) (n int, begun bool, err error)
+	// begin begins an operation that stays open in the session, and more puts a
+	// part through it and returns the length of what came out.
+	begin(s pkcs11.SessionHandle, do operation, mech uint, iv []byte, key pkcs11.ObjectHandle) error
+	more(s pkcs11.SessionHandle, do operation, in, out []byte) (n int, err error)
+	// keepOpen lets once go through operations that stay open for the keys used
+	// most, at most so many.
+	keepOpen(slot uint, most int)
 	// login logs the user in. pin may be nil.
 	login(s pkcs11.SessionHandle, user uint, pin []byte) error
 	// random fills p from the token's generator.
@@ -209,7 +236,8 @@ const (
 // the parameter of the derivation mechanisms, which the wrapper lacks.
 type native struct {
 	*pkcs11.Ctx
-	list *C.keyd_list
+	list     *C.keyd_list
+	standing standing
 }
 
 // load loads the module at path. The library stays loaded for the life of the
@@ -232,7 +260,7 @@ func load(path string) (cryptoki, error) {
 	if ctx == nil {
 		return nil, fmt.Errorf("%w: %s", ErrModule, path)
 	}
-	return &native{ctx, list}, nil
+	return &native{Ctx: ctx, list: list}, nil
 }
 
 // nothing stands for data of length zero, which modules refuse as a null pointer.
@@ -246,12 +274,24 @@ func pointer(p []byte) unsafe.Pointer {
 }
 
 func (m *native) once(s pkcs11.SessionHandle, do operation, mech uint, iv []byte, key pkcs11.ObjectHandle, in, out []byte) (int, bool, error) {
+	if n, ok := m.standing.through(m, standingKey{do, mech, key}, iv, in, out); ok {
+		return n, true, nil
+	}
 	r := C.keyd_once(m.list, C.int(do), C.ck(s), C.ck(mech), unsafe.Pointer(unsafe.SliceData(iv)), C.ck(len(iv)), C.ck(key),
 		pointer(in), C.ck(len(in)), pointer(out), C.ck(len(out)))
 	if r.rv != 0 {
 		return 0, r.begun != 0, pkcs11.Error(r.rv)
 	}
 	return int(r.n), true, nil
+}
+
+func (m *native) begin(s pkcs11.SessionHandle, do operation, mech uint, iv []byte, key pkcs11.ObjectHandle) error {
+	return result(C.keyd_begin(m.list, C.int(do), C.ck(s), C.ck(mech), unsafe.Pointer(unsafe.SliceData(iv)), C.ck(len(iv)), C.ck(key)))
+}
+
+func (m *native) more(s pkcs11.SessionHandle, do operation, in, out []byte) (int, error) {
+	r := C.keyd_more(m.list, C.int(do), C.ck(s), pointer(in), C.ck(len(in)), pointer(out), C.ck(len(out)))
+	return int(r.n), result(r.rv)
 }
 
 func (m *native) login(s pkcs11.SessionHandle, user uint, pin []byte) error {

@@ -70,6 +70,9 @@ func (t *Token) selfTest(e *epoch) error {
 	t.can.tdesCMAC.Store(p.works(TDESCMAC))
 	t.can.reencipherTDES.Store(p.works(ReencipherTDES))
 	t.can.reencipherAES.Store(p.works(ReencipherAES))
+	if p.works(Standing) {
+		t.mod.keepOpen(t.slot, t.cfg.Standing)
+	}
 	t.info.Trials, t.info.Findings, t.info.SelfTest = p.trials, p.findings, time.Since(began)
 	return nil
 }

@@ -277,6 +277,9 @@ func (t *Token) reload() (*epoch, error) {
 		return nil, fmt.Errorf("%w: token %q came back with another serial number", ErrToken, t.cfg.TokenLabel)
 	}
 	t.slot = slot
+	t.mu.Lock()
+	t.info = describe(t.mod, t.cfg, info) // the firmware may be another now
+	t.mu.Unlock()
 	e, err := t.begin()
 	if err != nil {
 		return nil, err

@@ -148,12 +148,18 @@ func (s *session) resident(h pkcs11.ObjectHandle) (pkcs11.ObjectHandle, error) {
 	return h, nil
 }
 
-// Signer returns the key pair of the audit log's checkpoints, which is used
+// Signer returns the newest key pair of the audit log's checkpoints, which is used
 // for nothing else: Ed25519, or ECDSA P-256 where the module has no EdDSA. The
 // signer takes the message itself for Ed25519 and a SHA-256 digest for ECDSA,
 // whose signatures are ASN.1 DER; it checks each signature before it returns
 // it. Safe for concurrent use. Errors are those of [Token.System].
-func (t *Token) Signer() (crypto.Signer, error) { return t.signerOf(t.label(labelLog)) }
+func (t *Token) Signer() (crypto.Signer, error) {
+	all, err := t.LogSigners()
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
+}
 
 // signerOf returns the key pair of a label.
 func (t *Token) signerOf(label string) (crypto.Signer, error) {
