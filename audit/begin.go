@@ -8,18 +8,22 @@ import (
 	"time"
 )
 
-const poisonMarker = "state/poisoned"
+const (
+	poisonMarker = "state/poisoned"
+	poisonText   = "the write-ahead log failed\n"
+)
 
 // integrator makes the integrator that goes on where recovery ended.
 func (r *recovery) integrator() *integrator {
 	l := r.log
 	g := &integrator{
-		fsys: l.fsys, site: l.o.Site, node: l.o.Node, signers: l.signers, interval: l.o.CheckpointInterval,
-		clock: time.Now, rotated: l.recordRotate, report: l.watch.report,
-		published: map[Shard]Checkpoint{}, wake: make(chan struct{}, 1), stop: make(chan struct{}),
+		fsys: l.fsys, site: l.o.Site, node: l.name, signers: l.signers, interval: l.o.CheckpointInterval,
+		clock: time.Now, rotated: l.recordRotate, report: l.watch.report, offer: l.offer,
+		published: map[Shard]Checkpoint{}, wake: make(chan struct{}, 1), asks: make(chan func()), stop: make(chan struct{}),
 		manifest: r.manifest, trees: map[Shard]*tree{}, segments: r.segments,
 		cursor: walPos{r.scan.last, r.scan.end}, opened: l.started,
 	}
+	g.anew = r.unsignedAnew()
 	if r.scan.last == 0 {
 		g.cursor = walPos{1, headerSize}
 	}
@@ -68,9 +72,7 @@ func (r *recovery) record() error {
 	l := r.log
 	var rs []Record
 	if r.size(0) == 0 {
-		rs = append(rs, Record{
-			Action: LogOpen, Trees: []Tree{{Log: "sec", Origin: l.origin(0)}}, Vkeys: l.vkeys(0),
-		})
+		rs = append(rs, l.begun()...)
 	}
 	rs = append(rs, Record{Action: SysStart})
 	if s := r.scan; s.dropped > 0 || s.torn {
@@ -96,6 +98,12 @@ func (r *recovery) record() error {
 		a := Alarm{"intent_without_outcome", LevelCritical}
 		rs = append(rs, Record{Action: LogDangling, Ref: id, Outcome: OutcomeUnknown, Reason: ReasonCrash, Alarm: a})
 		l.o.Alarm(a, fmt.Errorf("what was begun by %v has no outcome", id))
+	}
+	for _, a := range l.o.Anchors {
+		if err := r.anchorsAway[a.Anchor.Name()]; err != nil {
+			l.o.Alarm(anchorAlarm(), fmt.Errorf("anchor %s: %w", a.Anchor.Name(), err))
+			rs = append(rs, awayRecord(a.Anchor.Name(), err))
+		}
 	}
 	for len(rs) > 0 {
 		n := min(len(rs), maxPerTicket)
@@ -167,6 +175,12 @@ func (r *recovery) dangling() ([]UUID, error) {
 	return open, nil
 }
 
+// offer passes a published checkpoint on (L-53 step 8).
+func (l *Log) offer(log string, msg []byte) {
+	l.o.Published(log, msg)
+	l.anchors.offer(log, msg)
+}
+
 // poison is told once that the write-ahead log failed.
 func (l *Log) poison(err error) {
 	l.state.mu.Lock()
@@ -178,7 +192,7 @@ func (l *Log) poison(err error) {
 // markPoison leaves a note for the next start, best effort: the disk may be what
 // failed.
 func (l *Log) markPoison() {
-	_ = writeDurable(l.fsys, poisonMarker, []byte("the write-ahead log failed\n"))
+	_ = writeDurable(l.fsys, poisonMarker, []byte(poisonText))
 }
 
 // spareAlarm is told that a segment could not be made, or could again.

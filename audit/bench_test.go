@@ -27,7 +27,9 @@ func benchRecord() Record {
 func BenchmarkAuditAppend(b *testing.B) {
 	for _, producers := range []int{1, 64} {
 		b.Run(fmt.Sprintf("producers=%d", producers), func(b *testing.B) {
-			l, err := Open(b.TempDir(), testSigner(), testOptions())
+			o, syncs := testOptions(), 0
+			o.Synced = func(time.Duration, int) { syncs++ }
+			l, err := Open(b.TempDir(), testSigner(), o)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -66,6 +68,7 @@ func BenchmarkAuditAppend(b *testing.B) {
 			if err := l.Close(context.Background()); err != nil {
 				b.Fatal(err)
 			}
+			b.ReportMetric(float64(len(all))/float64(max(syncs, 1)), "records/sync")
 		})
 	}
 }

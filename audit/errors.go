@@ -35,6 +35,15 @@ var (
 	ErrNotFound = errors.New("audit: not found")
 	// ErrPruned: the record was pruned on purpose; its hash is still in the tree.
 	ErrPruned = errors.New("audit: pruned")
+	// ErrShardOpen: the log is not a month that another one followed.
+	ErrShardOpen = errors.New("audit: not a closed shard")
+	// ErrExists: a file or folder is there already, and is not written over.
+	ErrExists = errors.New("audit: exists")
+	// ErrRollback: a checkpoint that does not continue one that was seen before.
+	ErrRollback = errors.New("audit: rolled back or forked")
+	// ErrAnchor: a required anchor cannot be read or is empty, or what an anchor
+	// holds is no checkpoint of the log.
+	ErrAnchor = errors.New("audit: anchor not usable")
 	// ErrUncovered: no checkpoint covers the record yet.
 	ErrUncovered = errors.New("audit: not covered by a checkpoint yet")
 )

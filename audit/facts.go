@@ -19,6 +19,8 @@ type facts struct {
 	wal     [3]int64 // dropped, offset, segment
 	scrubs  []string
 	reason  string
+	ts      string
+	vkeys   []string
 }
 
 // treeFact is an element of trees.
@@ -52,6 +54,8 @@ func (p *parser) noteString(f *field, s string) {
 			p.f.reason = s
 		case "ref":
 			p.f.ref = s
+		case "ts":
+			p.f.ts = s
 		}
 		return
 	}
@@ -60,6 +64,8 @@ func (p *parser) noteString(f *field, s string) {
 		if f.name == "field" {
 			p.f.scrubs = append(p.f.scrubs, s)
 		}
+	case "vkeys":
+		p.f.vkeys = append(p.f.vkeys, s)
 	case "trees":
 		t := &p.f.trees[len(p.f.trees)-1]
 		switch f.name {

@@ -28,6 +28,12 @@ func (a *alarms) raise(al Alarm, _ error) {
 	a.codes = append(a.codes, al.Code)
 }
 
+func (a *alarms) all() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.codes)
+}
+
 func (a *alarms) has(code string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -282,7 +288,7 @@ func testDiskWatermarks(t *testing.T) {
 		fsys.mu.Unlock()
 		time.Sleep(2 * watchInterval)
 		if ready := l.Ready() == nil; ready != s.ready || s.alarm != "" && !raised.has(s.alarm) {
-			t.Errorf("%d%% free: ready %v, alarms %v", s.free, ready, raised.codes)
+			t.Errorf("%d%% free: ready %v, alarms %v", s.free, ready, raised.all())
 		}
 		_, err := appendOne(l, Ops, benchRecord())
 		if s.ready != (err == nil) || !s.ready && !errors.Is(err, ErrDiskCritical) {
@@ -435,7 +441,7 @@ func TestSignerFails(t *testing.T) {
 			}
 			time.Sleep(signAlarmAfter + 3*watchInterval)
 			if err := l.Ready(); err != nil || !raised.has("checkpoint_failed") {
-				t.Errorf("L-58: after 13 s: %v, alarms %v", err, raised.codes)
+				t.Errorf("L-58: after 13 s: %v, alarms %v", err, raised.all())
 			}
 			time.Sleep(time.Minute)
 			if _, err := l.Reserve(context.Background(), Ops, 1); !errors.Is(err, ErrUnsigned) || !errors.Is(l.Ready(), ErrUnsigned) {

@@ -11,24 +11,30 @@ import (
 // does not belong, and partial tiles that later ones replaced must be their
 // beginning.
 func (c *logCheck) checkFiles() {
+	c.checkKeyFiles()
+	if c.v.manifest.Format == 0 {
+		c.checkExport()
+	}
 	c.walk("", func(path string) {
+		// A temporary file is of a write that a crash cut off, or that goes on.
+		path, temporary := strings.CutSuffix(path, ".tmp")
 		if !strings.HasPrefix(path, "tile/") {
 			switch path {
 			case "checkpoint", "checkpoint.cosigned", "vkey", "pub.pem":
 			default:
-				if !strings.HasSuffix(path, ".tmp") {
+				if !c.v.exported[c.log.Dir+"/"+path] {
 					c.fail("L-42", c.log.Dir+"/"+path, "unknown file")
 				}
 			}
 			return
 		}
-		if strings.HasSuffix(path, ".tmp") {
-			return // of a write that a crash cut off, or that goes on
-		}
 		level, n, width, err := parseTilePath(path)
 		if err != nil {
 			c.fail("L-43", c.log.Dir+"/"+path, "no tile has this path")
 			return
+		}
+		if temporary || below(level, n, width, c.log.MinIndex) {
+			return // what was pruned and could not be removed is read by nobody
 		}
 		if have := widthAt(c.cp.Size, level, n); have != width && have > 0 {
 			c.checkOther(path, level, n, width, have)

@@ -43,6 +43,9 @@ type osFS string
 func (d osFS) path(name string) string { return filepath.Join(string(d), filepath.FromSlash(name)) }
 
 func (d osFS) Open(name string, flag int) (file, error) {
+	if flag == os.O_RDONLY {
+		flag |= syscall.O_NONBLOCK // a pipe that somebody put into a copy holds nobody up
+	}
 	f, err := os.OpenFile(d.path(name), flag|syscall.O_CLOEXEC, 0o640)
 	if err != nil {
 		return nil, err
@@ -118,6 +121,9 @@ func (f osFile) Size() (int64, error) {
 	st, err := f.Stat()
 	if err != nil {
 		return 0, err
+	}
+	if !st.Mode().IsRegular() {
+		return 0, fmt.Errorf("%w: %s is no regular file", ErrFormat, f.Name())
 	}
 	return st.Size(), nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -34,6 +35,7 @@ type integrator struct {
 	clock    func() time.Time                      // monotonic
 	rotated  func(c Checkpoint, shard Shard) error // records the end of a month
 	report   func(error)                           // each attempt's error, or nil
+	offer    func(log string, checkpoint []byte)   // to whoever carries checkpoints elsewhere
 	opened   time.Time
 	progress progress
 
@@ -47,6 +49,7 @@ type integrator struct {
 	unsigned  time.Time // since when durable records wait for a checkpoint; zero when none does
 
 	wake  chan struct{}
+	asks  chan func() // run between two looks at the log
 	stop  chan struct{}
 	group sync.WaitGroup
 
@@ -56,8 +59,10 @@ type integrator struct {
 	trees    map[Shard]*tree
 	cursor   walPos
 	segments []segmentUse
+	doubt    bool // a sync of tiles failed: see startAnew
 	stale    []staleDirs
-	final    error // of the last attempt before the stop
+	anew     map[Shard]bool // checkpoints to sign again, for their key was lost
+	final    error          // of the last attempt before the stop
 }
 
 // segmentUse says which records a segment holds.
@@ -110,6 +115,8 @@ func (g *integrator) run() {
 				err = g.closeShards()
 			}
 			g.report(err)
+		case ask := <-g.asks:
+			ask()
 		case <-g.stop:
 			g.final = g.publish()
 			return
@@ -190,7 +197,7 @@ func (g *integrator) catchUp(end walPos) error {
 // apply adds a record to its tree.
 func (g *integrator) apply(seg uint64, shard Shard, seq uint64, record []byte) {
 	t := g.trees[shard]
-	if t == nil {
+	if t == nil && !g.closed(shard) {
 		t = newTree(g.fsys, shard, origin(g.site, g.node, shard))
 		g.trees[shard] = t
 		if g.manifest.find(shard) == nil {
@@ -198,7 +205,7 @@ func (g *integrator) apply(seg uint64, shard Shard, seq uint64, record []byte) {
 			g.unlisted = true
 		}
 	}
-	if seq == t.size {
+	if t != nil && seq == t.size { // else it is there: startAnew reads again
 		t.add(record)
 		g.progress.merged.Add(1)
 	}
@@ -208,6 +215,12 @@ func (g *integrator) apply(seg uint64, shard Shard, seq uint64, record []byte) {
 		n++
 	}
 	g.segments[n-1].next[shard] = seq + 1
+}
+
+// closed reports whether a month has ended and is under its last checkpoint.
+func (g *integrator) closed(shard Shard) bool {
+	l := g.manifest.find(shard)
+	return l != nil && l.State == stateClosed
 }
 
 // backlog returns the bytes of tiles that wait to be written.
@@ -243,13 +256,18 @@ func (g *integrator) publish() error {
 	g.mu.Lock()
 	upTo, at := g.end, g.endAt
 	g.mu.Unlock()
+	if g.doubt {
+		if err := g.startAnew(); err != nil {
+			return err
+		}
+	}
 	if err := g.integrate(); err != nil {
 		return err
 	}
 	var grown []*tree
 	var cps []Checkpoint
 	for _, t := range g.trees {
-		if old, ok := g.lastPublished(t.shard); t.size > old.Size || !ok && t.size > 0 {
+		if old, ok := g.lastPublished(t.shard); t.size > old.Size || !ok && t.size > 0 || g.anew[t.shard] {
 			t.partials()
 			grown = append(grown, t)
 			cps = append(cps, t.checkpoint())
@@ -282,6 +300,7 @@ func (g *integrator) commit(grown []*tree, cps []Checkpoint) error {
 		written = append(written, t.written...)
 	}
 	if err := g.fsys.SyncFS(written); err != nil {
+		g.doubt = true
 		return fmt.Errorf("syncing tiles: %w", err)
 	}
 	for i, t := range grown {
@@ -300,22 +319,55 @@ func (g *integrator) commit(grown []*tree, cps []Checkpoint) error {
 		g.mu.Lock()
 		g.published[t.shard] = cps[i]
 		g.mu.Unlock()
+		g.offer(t.shard.logName(), msg)
 		g.stale = append(g.stale, staleDirs{g.clock().Add(partialAge), t.full})
 		t.full, t.written, t.covered = nil, nil, t.size
+		delete(g.anew, t.shard)
 	}
 	return nil
 }
 
-// show makes a checkpoint the current one, and leaves the key beside it for
-// convenience.
+// show makes a checkpoint the current one. With the first comes the key, for
+// convenience: its vkey before, and its PEM after, so that a PEM says that there
+// was a checkpoint.
 func (g *integrator) show(t *tree, msg []byte) error {
+	_, shown := g.lastPublished(t.shard)
+	if !shown {
+		if err := g.leaveKey(t); err != nil {
+			return fmt.Errorf("leaving the key of %s: %w", t.origin, err)
+		}
+	}
 	if err := writeDurable(g.fsys, t.dir+"/checkpoint", msg); err != nil {
 		return fmt.Errorf("publishing the checkpoint of %s: %w", t.origin, err)
 	}
-	if _, ok := g.lastPublished(t.shard); ok {
-		return nil
+	if !shown {
+		if err := leavePEM(g.fsys, t.dir); err != nil {
+			return fmt.Errorf("leaving the key of %s: %w", t.origin, err)
+		}
 	}
+	return nil
+}
+
+func (g *integrator) leaveKey(t *tree) error {
 	v, err := newVerifier(t.origin, g.signers[0].Public())
+	if err != nil {
+		return err
+	}
+	return writeDurable(g.fsys, t.dir+"/vkey", []byte(v.String()+"\n"))
+}
+
+// leavePEM writes the key of the file vkey as pub.pem, unless that is there.
+func leavePEM(fsys fileSystem, dir string) error {
+	_, err := readFile(fsys, dir+"/pub.pem", maxKeyFile)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	text, err := readFile(fsys, dir+"/vkey", maxKeyFile)
+	if err != nil {
+		return err
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	v, err := parseVkey(first)
 	if err != nil {
 		return err
 	}
@@ -323,7 +375,7 @@ func (g *integrator) show(t *tree, msg []byte) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(writeFile(g.fsys, t.dir+"/vkey", []byte(v.String()+"\n")), writeFile(g.fsys, t.dir+"/pub.pem", pem))
+	return writeDurable(fsys, dir+"/pub.pem", pem)
 }
 
 // settle notes that everything durable at a time is covered.

@@ -111,9 +111,7 @@ func TestDangling(t *testing.T) {
 	if _, err := appendOne(l, Sec, Record{Action: KeySuspend, Outcome: OutcomeOK, Ref: done.ID, Actor: System(), Keys: keys, Change: &Change{Kind: ChangeKey, Object: "zpk/x"}}); err != nil {
 		t.Fatal(err)
 	}
-	fsys.mu.Lock()
-	killed := fsys.snapshot()
-	fsys.mu.Unlock()
+	killed := fsys.now()
 	if err := l.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -285,14 +283,14 @@ func testWatch(t *testing.T) {
 		time.Sleep(3 * watchInterval)
 	}
 	if n := countRecords(t, fsys, "sec", SysTime); n != 2 || !raised.has("clock_step") {
-		t.Errorf("L-195: %d steps of the clock recorded, alarms %v", n, raised.codes)
+		t.Errorf("L-195: %d steps of the clock recorded, alarms %v", n, raised.all())
 	}
 	if _, err := appendOne(l, Ops, func() Record { r := benchRecord(); r.Corr = "4111111111111111"; return r }()); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(2 * watchInterval)
 	if n := countRecords(t, fsys, "sec", LogScrub); n != 1 || !raised.has("scrub") {
-		t.Errorf("L-74: %d log.scrub, alarms %v", n, raised.codes)
+		t.Errorf("L-74: %d log.scrub, alarms %v", n, raised.all())
 	}
 	if err := l.Close(context.Background()); err != nil {
 		t.Fatal(err)

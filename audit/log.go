@@ -23,6 +23,7 @@ type Log struct {
 	o       Options
 	fsys    fileSystem
 	lock    io.Closer
+	name    string // of the node in origins
 	signers []crypto.Signer
 	wal     *wal
 	tiles   *integrator
@@ -38,6 +39,9 @@ type Log struct {
 	slots slots
 	state state
 	watch watch
+
+	anchors *anchoring
+
 	close sync.Once
 	ended error // what Close returned
 }
@@ -272,7 +276,7 @@ func (l *Log) addOwn(shard Shard, seq uint64, r Record) {
 	d.free()
 }
 
-func (l *Log) origin(shard Shard) string { return origin(l.o.Site, l.o.Node, shard) }
+func (l *Log) origin(shard Shard) string { return origin(l.o.Site, l.name, shard) }
 
 // vkeys returns the node's vkeys for a log.
 func (l *Log) vkeys(shard Shard) []string {
@@ -372,6 +376,7 @@ func (l *Log) shut(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("waiting for tickets: %w", ctx.Err()))
 	}
 	l.watch.end()
+	l.anchors.end()
 	if len(errs) == 0 {
 		errs = append(errs, l.recordStop())
 	}
@@ -384,6 +389,7 @@ func (l *Log) shut(ctx context.Context) error {
 	}()
 	select {
 	case <-stopped:
+		l.anchors.finish(ctx)
 		errs = append(errs, l.tiles.final, l.lock.Close())
 	case <-ctx.Done():
 		// The signer hangs: the lock stays with the process, which is about to end.

@@ -80,8 +80,8 @@ type bundleResult struct {
 func (c *logCheck) run() {
 	c.roots = c.v.earlier(c.log)
 	c.sizes = sortedSizes(c.roots)
-	first := c.log.MinIndex / tileWidth
-	if c.log.MinIndex > 0 && !c.startPruned(first) {
+	first := bundlesOf(c.log.MinIndex)
+	if c.log.MinIndex > 0 && !c.startPruned() {
 		return
 	}
 	count := (c.cp.Size + tileWidth - 1) / tileWidth
@@ -155,6 +155,9 @@ func readBundle(src *tiles, n uint64) (r bundleResult) {
 func (c *logCheck) bundle(n uint64, r *bundleResult) {
 	for i, leaf := range r.leaves {
 		seq := n*tileWidth + uint64(i)
+		if seq < c.tree.size {
+			continue // it was there before the log grew
+		}
 		c.checkRoots()
 		c.tree.addLeaf(leaf)
 		if r.errs[i] != nil {
@@ -271,11 +274,24 @@ func (c *logCheck) sec(where string, f *facts) {
 				v.anchors = append(v.anchors, anchorFact{where, t})
 			}
 		}
+	case LogKeyRotate:
+		v.keyChange(f)
 	case LogRecover:
 		v.drops = append(v.drops, f.wal)
 	case LogPrune:
-		if !f.intent && f.outcome == "ok" {
-			v.pruned = append(v.pruned, f.trees...)
+		// The intent explains it, too: a crash may have come before the outcome.
+		v.pruned = append(v.pruned, f.trees...)
+		c.ranges(where, f)
+	case LogArchive:
+		c.ranges(where, f)
+	}
+}
+
+// ranges keeps the roots that a record gives of what was archived or pruned.
+func (c *logCheck) ranges(where string, f *facts) {
+	for _, t := range f.trees {
+		if t.root != "" && !c.v.tailing {
+			c.v.anchors = append(c.v.anchors, anchorFact{where, t})
 		}
 	}
 }
@@ -357,10 +373,11 @@ func (c *logCheck) finish() {
 	}
 }
 
-// checkUnsigned accepts a log without a checkpoint only while it is new.
+// checkUnsigned accepts a log without a checkpoint only while it is new: its key
+// is left as PEM once the first checkpoint is there, and not before.
 func (c *logCheck) checkUnsigned() {
 	file := c.log.Dir + "/checkpoint"
-	_, shown := readFile(c.v.fsys, c.log.Dir+"/vkey", 4096)
+	_, shown := readFile(c.v.fsys, c.log.Dir+"/pub.pem", maxKeyFile)
 	if _, err := readFile(c.v.fsys, file, 1<<16); err == nil {
 		return // the first one was published meanwhile
 	}
@@ -373,16 +390,15 @@ func (c *logCheck) checkUnsigned() {
 
 // startPruned begins the tree behind a pruned range, whose hashes are taken from
 // the tiles that stay. Only a range that sec records as pruned may be missing.
-func (c *logCheck) startPruned(bundle uint64) bool {
-	known := false
+func (c *logCheck) startPruned() bool {
+	size, known := c.log.MinIndex, false
 	for _, t := range c.v.pruned {
-		known = known || t.log == c.log.Log && t.first >= 0 && uint64(t.first) >= c.log.MinIndex
+		known = known || t.log == c.log.Log && t.size >= size
 	}
-	if !known || c.log.MinIndex%tileWidth != 0 {
+	if !known || size%tileWidth != 0 && size != c.cp.Size {
 		c.fail("L-174", manifestName, "min_index %d of %s, which no log.prune explains", c.log.MinIndex, c.log.Log)
 		return false
 	}
-	size := bundle * tileWidth
 	t, err := loadTreeHashes(c.v.fsys, c.log.shard, c.cp.Origin, size, c.cp.Size)
 	if err != nil {
 		c.fail("L-174", c.log.Dir, "tiles of the pruned range: %v", err)
@@ -390,6 +406,11 @@ func (c *logCheck) startPruned(bundle uint64) bool {
 	}
 	c.tree = t
 	for len(c.sizes) > 0 && c.sizes[0] < size {
+		for _, a := range c.roots[c.sizes[0]] {
+			if a.where == earlierCheckpoint {
+				c.v.undecided(Finding{"L-174", a.where, fmt.Sprintf("size %d of %s lies in the range that was pruned", a.tree.size, c.log.Log)})
+			}
+		}
 		c.sizes = c.sizes[1:]
 	}
 	return true

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strconv"
+	"strings"
 )
 
 const (
@@ -29,6 +30,8 @@ type manifest struct {
 	Node   string        `json:"node"`
 	Site   string        `json:"site"`
 	WALID  string        `json:"wal_id"`
+
+	name string // of the node in origins: with its generation after a fork
 }
 
 type manifestLog struct {
@@ -78,10 +81,15 @@ func parseManifest(b []byte) (*manifest, error) {
 	if m.Format != manifestFormat || !isNodeName(m.Site) || !isNodeName(m.Node) || !all(m.WALID, classLower, 32, 32) || len(m.Logs) == 0 {
 		return nil, corrupt("L-61(a)", "%s has format %d; need format %d, a site, a node, a WAL id and logs", manifestName, m.Format, manifestFormat)
 	}
+	first, _ := cutPrefix(m.Logs[0].Origin, "audit."+m.Site+"/")
+	m.name, _, _ = strings.Cut(first, "/")
+	if _, err := generation(m.Node, m.name); err != nil {
+		return nil, corrupt("L-61(a)", "%s: origin %q: %w", manifestName, m.Logs[0].Origin, err)
+	}
 	for i := range m.Logs {
 		l := &m.Logs[i]
 		shard, err := parseShard(l.Log)
-		ok := err == nil && l.Dir == shard.dir() && l.Origin == origin(m.Site, m.Node, shard) && (l.State == stateOpen || l.State == stateClosed)
+		ok := err == nil && l.Dir == shard.dir() && l.Origin == origin(m.Site, m.name, shard) && (l.State == stateOpen || l.State == stateClosed)
 		if !ok || (shard == 0) != (i == 0) || i > 0 && shard <= m.Logs[i-1].shard {
 			return nil, corrupt("L-61(a)", "%s: log %q does not belong to this node, or stands in the wrong place", manifestName, l.Log)
 		}
@@ -125,7 +133,7 @@ func (m *manifest) find(shard Shard) *manifestLog {
 // list adds an open log.
 func (m *manifest) list(shard Shard) {
 	m.Logs = append(m.Logs, manifestLog{
-		Dir: shard.dir(), Log: shard.logName(), Origin: origin(m.Site, m.Node, shard), State: stateOpen, shard: shard,
+		Dir: shard.dir(), Log: shard.logName(), Origin: origin(m.Site, m.name, shard), State: stateOpen, shard: shard,
 	})
 }
 

@@ -12,14 +12,14 @@ import (
 	"strings"
 )
 
-// dropPartials deletes partial tiles above the checkpoint. A crash may have left
-// them torn, nobody was shown them, and later ones need not replace them.
-func (r *recovery) dropPartials(st *shardState) error {
-	fsys, dir := r.log.fsys, st.tree.dir+"/"
-	for level := bundleLevel; level == bundleLevel || tilesAt(st.tree.size, level) > 0; level++ {
-		covered := tilesAt(st.cp.Size, level)
-		for n := covered / tileWidth; n <= tilesAt(st.tree.size, level)/tileWidth; n++ {
-			partials := dir + tilePath(level, n, 0) + ".p"
+// dropPartials deletes partial tiles above a checkpoint of size shown in a tree
+// of size grown. A crash or a failed sync may have left them torn, nobody was
+// shown them, and later ones need not replace them.
+func dropPartials(fsys fileSystem, dir string, shown, grown uint64) error {
+	for level := bundleLevel; level == bundleLevel || tilesAt(grown, level) > 0; level++ {
+		covered := tilesAt(shown, level)
+		for n := covered / tileWidth; n <= tilesAt(grown, level)/tileWidth; n++ {
+			partials := dir + "/" + tilePath(level, n, 0) + ".p"
 			names, err := fsys.ReadDir(partials)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
@@ -57,6 +57,8 @@ func (r *recovery) mend() error {
 			return fmt.Errorf("replacing segment %d: %w", s.foul, err)
 		}
 	}
+	r.sweep()
+	r.leaveKeys()
 	names, err := fsys.ReadDir("wal")
 	if err != nil {
 		return err
@@ -69,6 +71,16 @@ func (r *recovery) mend() error {
 		}
 	}
 	return nil
+}
+
+// leaveKeys leaves the keys as PEM that a crash came before. What it cannot leave
+// is missed by nobody who verifies.
+func (r *recovery) leaveKeys() {
+	for shard, st := range r.shards {
+		if st.shown {
+			_ = leavePEM(r.log.fsys, shard.dir())
+		}
+	}
 }
 
 // rewrite writes the valid bytes of the last used segment in place and syncs

@@ -18,7 +18,8 @@ import (
 //
 // The log is recovered and checked before Open returns, and the start is
 // recorded; it refuses a log whose check failed. Errors: [ErrLocked],
-// [ErrConfig], [ErrCorrupt], [ErrSignature], [ErrUnavailable].
+// [ErrConfig], [ErrCorrupt], [ErrRollback] with it when an anchor has another or
+// a later state, [ErrAnchor], [ErrSignature], [ErrUnavailable].
 func Open(dir string, signer crypto.Signer, o Options) (*Log, error) {
 	l, err := openLog(dir, signer, o)
 	if err != nil {
@@ -65,25 +66,30 @@ func (l *Log) start() error {
 	if err != nil {
 		return err
 	}
-	r := &recovery{log: l, manifest: m, shards: map[Shard]*shardState{}}
+	l.name = m.name
+	r := &recovery{log: l, manifest: m, shards: map[Shard]*shardState{}, anchorsAway: map[string]error{}}
 	if err := r.run(); err != nil {
 		return err
 	}
 	l.identify()
 	l.slots.idle = make(chan struct{})
 	l.watch = watch{log: l, stop: make(chan struct{}), wall: l.now().wall, mono: time.Now(), crossed: time.Now()}
+	l.anchors = newAnchoring(l, r.anchorsAway)
 	l.tiles = r.integrator()
 	l.wal = r.writer()
 	l.secNext = r.size(0)
 	if l.ops = m.Logs[len(m.Logs)-1].shard; l.ops != 0 {
 		l.opsNext = r.size(l.ops)
 	}
+	covered := r.covered()
 	l.wal.run()
 	l.tiles.group.Go(l.tiles.run)
+	l.tiles.group.Go(func() { l.tiles.sweepStale(covered) })
 	if err := r.record(); err != nil {
 		return errors.Join(err, l.abort())
 	}
 	l.watch.group.Go(l.watch.run)
+	l.anchors.run()
 	return nil
 }
 
@@ -106,12 +112,18 @@ func (l *Log) identify() {
 
 // openManifest reads the manifest, or makes a new directory.
 func (l *Log) openManifest() (*manifest, error) {
+	if err := refuseSealed(l.fsys); err != nil {
+		return nil, err
+	}
 	m, err := readManifest(l.fsys)
 	if errors.Is(err, fs.ErrNotExist) {
 		return l.create()
 	}
 	if err != nil {
 		return nil, err
+	}
+	if len(l.o.Fork) > 0 {
+		return nil, fmt.Errorf("%w: L-66: a fork begins in an empty directory, and this one holds a log", ErrConfig)
 	}
 	if m.Site != l.o.Site || m.Node != l.o.Node {
 		return nil, fmt.Errorf("%w: the directory belongs to site %s, node %s; configured are %s, %s", ErrConfig, m.Site, m.Node, l.o.Site, l.o.Node)
@@ -149,7 +161,12 @@ func (l *Log) create() (*manifest, error) {
 	}
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails; it ends the process instead
-	m := &manifest{Format: manifestFormat, Node: l.o.Node, Site: l.o.Site, WALID: hex.EncodeToString(id[:])}
+	m := &manifest{Format: manifestFormat, Node: l.o.Node, Site: l.o.Site, WALID: hex.EncodeToString(id[:]), name: l.o.Node}
+	if len(l.o.Fork) > 0 {
+		if m.name, err = nextGeneration(l.o.Site, l.o.Node, l.o.Fork); err != nil {
+			return nil, err
+		}
+	}
 	m.list(0)
 	return m, m.write(l.fsys)
 }

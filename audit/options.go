@@ -31,10 +31,18 @@ type Options struct {
 	// Previous is the checkpoint key before this one, while it still signs
 	// too; nil outside of a rotation's overlap.
 	Previous crypto.Signer
+	// Retired lists the public keys that signed before: checkpoints of months
+	// that ended meanwhile verify under them.
+	Retired []crypto.PublicKey
 	// Accept lists public keys besides the signer's and Previous's under
 	// which the checkpoints found in the directory may verify: a key that was
-	// lost has no overlap.
+	// lost has no overlap. Three at most. [Open] records the loss, has the logs
+	// that go on signed anew, and refuses keys that no checkpoint needs. L-57.
 	Accept []crypto.PublicKey
+
+	// Fork begins a generation after others, of which it names the last known
+	// trees ([LastKnown]); only for a new directory.
+	Fork []Tree
 
 	// Tokener makes the keyed tokens of PANs and messages. Without one,
 	// [Log.PAN] and [Log.MsgTok] fail.
@@ -61,6 +69,18 @@ type Options struct {
 	// took, and of how many records. It must not block and is called from one
 	// goroutine. Nil is told nothing.
 	Synced func(took time.Duration, records int)
+
+	// Published is told of each signed checkpoint once it is the current one,
+	// by the name of its log: sec or ops-yyyy-mm. It must not block, must not
+	// keep or change the bytes, and is called from one goroutine. Nil is told
+	// nothing. L-53 (8).
+	Published func(log string, checkpoint []byte)
+
+	// Anchors keep checkpoints elsewhere; their names differ. [Open] compares the
+	// log with each of them, and each is updated at most once a minute. Nothing
+	// waits for an anchor but Open and [Log.Close], 10 s each at most. L-61 (g),
+	// L-62.
+	Anchors []AnchorConfig
 
 	// Disk sets the watermarks for free space.
 	Disk DiskLimits
@@ -107,6 +127,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.TimeQuality == nil {
 		o.TimeQuality = kernelTimeQuality
 	}
+	if o.Published == nil {
+		o.Published = func(string, []byte) {}
+	}
 	if o.Alarm == nil {
 		o.Alarm = func(Alarm, error) {}
 	}
@@ -134,6 +157,16 @@ func (o *Options) check() error {
 		return fmt.Errorf("%w: build %q and time source %q must be identifiers", ErrConfig, o.Build, o.TimeSource)
 	case scan(o.Build) != 0 || scan(o.TimeSource) != 0 || scan(o.Node) != 0 || scan(o.Site) != 0:
 		return fmt.Errorf("%w: site, node, build and time source must not look like a PAN or a key", ErrConfig)
+	}
+	if len(o.Accept) >= maxVkeys {
+		return fmt.Errorf("%w: %d lost keys, more than a record names", ErrConfig, len(o.Accept))
+	}
+	names := map[string]bool{}
+	for _, a := range o.Anchors {
+		if a.Anchor == nil || a.Anchor.Name() == "" || !isID(anchorCorr(a.Anchor.Name())) || scan(a.Anchor.Name()) != 0 || names[a.Anchor.Name()] {
+			return fmt.Errorf("%w: each anchor needs a short identifier of its own as name", ErrConfig)
+		}
+		names[a.Anchor.Name()] = true
 	}
 	return nil
 }

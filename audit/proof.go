@@ -197,3 +197,13 @@ func (k keyring) open(msg []byte) (Checkpoint, error) {
 	}
 	return openCheckpoint(msg, vs...)
 }
+
+// CheckCheckpoint checks a signed checkpoint under vkeys as [CheckProof] does.
+// Errors: [ErrFormat], [ErrSignature].
+func CheckCheckpoint(msg []byte, vkeys []string) (Checkpoint, error) {
+	keys, err := parseKeyring(vkeys)
+	if err != nil {
+		return Checkpoint{}, err
+	}
+	return keys.open(msg)
+}

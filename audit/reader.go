@@ -50,6 +50,9 @@ func (r *Reader) manifest() (*manifest, error) {
 		}
 		if shard, err := parseShard(name); err == nil {
 			m.list(shard)
+			l := &m.Logs[len(m.Logs)-1]
+			l.Origin = "" // nobody says whose it is but its checkpoint
+			l.MinIndex = copiedFrom(r.fsys, name)
 		}
 	}
 	if len(m.Logs) == 0 {
@@ -171,21 +174,19 @@ func (r *Reader) Records(log string, from uint64) iter.Seq2[Entry, error] {
 				yield(Entry{}, err)
 				return
 			}
-			if gap && stuck < 3 {
-				stuck++
-				continue // what was missing is in tiles by now
-			}
-			if gap {
-				yield(Entry{}, fmt.Errorf("%w: %s:%d is neither in the tiles nor in the write-ahead log", ErrCorrupt, log, next))
-				return
-			}
 			for _, raw := range tail {
 				if !yield(Entry{Log: log, Seq: next, Raw: raw}, nil) {
 					return
 				}
-				next++
+				next, stuck = next+1, 0
 			}
-			return
+			if !gap {
+				return
+			}
+			if stuck++; stuck > 3 { // else what was missing is in tiles by now
+				yield(Entry{}, fmt.Errorf("%w: %s:%d is neither in the tiles nor in the write-ahead log", ErrCorrupt, log, next))
+				return
+			}
 		}
 	}
 }
@@ -210,7 +211,7 @@ func (r *Reader) covered(t *tiles, log string, next *uint64, yield func(Entry, e
 }
 
 // tail returns the records from a seq on that the write-ahead log holds. A gap
-// says that it holds later ones only.
+// says that it holds later ones which do not follow them.
 func (r *Reader) tail(shard Shard, from uint64) (tail [][]byte, gap bool, err error) {
 	next := from
 	err = walkWAL(r.fsys, func(f *frame) bool {
@@ -225,7 +226,7 @@ func (r *Reader) tail(shard Shard, from uint64) (tail [][]byte, gap bool, err er
 		next++
 		return true
 	})
-	return tail, gap && len(tail) == 0, err
+	return tail, gap, err
 }
 
 // walkWAL visits the frames of the write-ahead log in order until visit returns

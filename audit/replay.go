@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"crypto"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -28,9 +29,12 @@ type recovery struct {
 	shards   map[Shard]*shardState
 	scan     *walScan
 	segments []segmentUse
-	lastSec  []byte // newest record of sec
-	fresh    bool   // no record was ever written
-	lost     bool   // the checkpoints verify only under an accepted key
+	lastSec  []byte             // newest record of sec
+	fresh    bool               // no record was ever written
+	lost     bool               // a checkpoint verifies only under an accepted key
+	keys     []crypto.PublicKey // that sec names as lost; nil until asked for
+
+	anchorsAway map[string]error // anchors that did not answer, and why
 }
 
 func (r *recovery) run() error {
@@ -38,6 +42,9 @@ func (r *recovery) run() error {
 		if err := r.load(&r.manifest.Logs[i]); err != nil {
 			return err
 		}
+	}
+	if err := r.checkAccepted(); err != nil {
+		return err
 	}
 	scan, err := scanWAL(r.log.fsys, r.replay)
 	if err != nil {
@@ -61,7 +68,14 @@ func (r *recovery) run() error {
 	if err := r.checkCrossAnchor(); err != nil {
 		return err
 	}
-	return r.mend()
+	if err := r.checkAnchors(); err != nil {
+		return err
+	}
+	if err := r.mend(); err != nil {
+		return err
+	}
+	r.renewKeys()
+	return nil
 }
 
 // load reads a log's checkpoint and continues its tree from there.
@@ -72,7 +86,11 @@ func (r *recovery) load(l *manifestLog) error {
 	msg, err := readFile(fsys, l.Dir+"/checkpoint", 1<<16)
 	switch {
 	case err == nil:
-		if st.cp, err = r.verify(msg, l.Origin); err != nil {
+		open := r.verify
+		if l.State == stateClosed {
+			open = r.verifyOld
+		}
+		if st.cp, err = open(msg, l.Origin); err != nil {
 			return fmt.Errorf("L-61(c): %s/checkpoint: %w", l.Dir, err)
 		}
 		st.shown = true
@@ -121,31 +139,45 @@ func (r *recovery) checkClosed(l *manifestLog, st *shardState) error {
 	return nil
 }
 
-// verify opens a checkpoint under the configured keys.
+// verify opens a checkpoint under the configured keys. An accepted key counts
+// before the retired ones: of two lines of an overlap one may be of a lost key.
 func (r *recovery) verify(msg []byte, origin string) (Checkpoint, error) {
-	var known []note.Verifier
-	for _, s := range r.log.signers {
-		v, err := newVerifier(origin, s.Public())
-		if err != nil {
-			return Checkpoint{}, err
-		}
-		known = append(known, v)
-	}
-	c, err := openCheckpoint(msg, known...)
+	keys := r.signing()
+	c, err := openUnder(msg, origin, keys)
 	if err == nil {
 		return c, nil
 	}
-	for _, pub := range r.log.o.Accept {
+	if c, err := openUnder(msg, origin, r.log.o.Accept); err == nil {
+		r.lost = true
+		return c, nil
+	}
+	return openUnder(msg, origin, append(keys, r.log.o.Retired...))
+}
+
+// verifiers returns the verifiers of public keys under a name, each once.
+func verifiers(origin string, keys []crypto.PublicKey) ([]note.Verifier, error) {
+	var all []note.Verifier
+	for _, pub := range keys {
 		v, err := newVerifier(origin, pub)
 		if err != nil {
-			return Checkpoint{}, err
+			return nil, err
 		}
-		known = append(known, v)
+		all = append(all, v)
 	}
-	if c, err = openCheckpoint(msg, known...); err == nil {
-		r.lost = true
+	return distinct(all), nil
+}
+
+// distinct drops keys that come again: to a note they would be ambiguous.
+func distinct(vs []note.Verifier) []note.Verifier {
+	var kept []note.Verifier
+	seen := map[uint32]bool{}
+	for _, v := range vs {
+		if !seen[v.KeyHash()] {
+			seen[v.KeyHash()] = true
+			kept = append(kept, v)
+		}
 	}
-	return c, err
+	return kept
 }
 
 // replay takes a record of the write-ahead log: it compares one that the
@@ -189,6 +221,9 @@ func (r *recovery) replay(seg uint64, off int64, f *frame) error {
 
 // compare checks a record below the checkpoint against the level-0 tile.
 func (r *recovery) compare(st *shardState, f *frame) error {
+	if l := r.manifest.find(f.shard); l != nil && f.seq < l.MinIndex {
+		return nil // its leaf hash may be gone
+	}
 	n := f.seq / tileWidth
 	if st.level == nil || st.tile != n {
 		src := tiles{r.log.fsys, f.shard.dir(), st.cp.Size}
@@ -259,7 +294,7 @@ func (r *recovery) finishTiles() error {
 		if st.tree == nil {
 			continue
 		}
-		if err := r.dropPartials(st); err != nil {
+		if err := dropPartials(r.log.fsys, st.tree.dir, st.cp.Size, st.tree.size); err != nil {
 			return err
 		}
 		if st.tree.size > st.cp.Size {
@@ -288,7 +323,11 @@ func (r *recovery) last(shard Shard) ([]byte, error) {
 func (r *recovery) backward(shard Shard, visit func(seq uint64, record []byte) bool) error {
 	size := r.size(shard)
 	src := tiles{r.log.fsys, shard.dir(), size}
-	for n := (size + tileWidth - 1) / tileWidth; n > 0; n-- {
+	first := uint64(0)
+	if l := r.manifest.find(shard); l != nil {
+		first = bundlesOf(l.MinIndex)
+	}
+	for n := bundlesOf(size); n > first; n-- {
 		entries, err := src.entries(n - 1)
 		if err != nil {
 			return corrupt("L-61(e)", "records of %s: %w", shard.logName(), err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"sort"
@@ -37,6 +38,7 @@ type simFile struct {
 	data  []byte
 	kept  []byte // synced
 	dirty map[int]bool
+	gone  map[int]bool // sectors that a failed sync marked clean: no later one writes them
 }
 
 func newSimFS() *simFS {
@@ -60,6 +62,13 @@ func (s *simFS) step(op, name string) error {
 	return nil
 }
 
+// calls returns how many mutating calls there were so far.
+func (s *simFS) calls() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ops
+}
+
 // after cuts the power when it is time. mu is held.
 func (s *simFS) after() error {
 	if s.limit == 0 || s.ops < s.limit {
@@ -69,6 +78,14 @@ func (s *simFS) after() error {
 	return errPowerCut
 }
 
+// now returns a copy of what a log that runs has written so far.
+func (s *simFS) now() *simFS {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.snapshot()
+}
+
+// snapshot returns a copy. mu is held, or nobody writes any more.
 func (s *simFS) snapshot() *simFS {
 	c := newSimFS()
 	copies := map[*simFile]*simFile{nil: nil}
@@ -78,6 +95,7 @@ func (s *simFS) snapshot() *simFS {
 			for k := range f.dirty {
 				d.dirty[k] = true
 			}
+			d.gone = maps.Clone(f.gone)
 			copies[f] = d
 		}
 		return copies[f]
@@ -183,7 +201,7 @@ func (s *simFS) Open(name string, flag int) (file, error) {
 		if err := s.step("truncate", name); err != nil {
 			return nil, err
 		}
-		f.data = nil
+		f.data, f.gone = nil, nil
 		if err := s.after(); err != nil {
 			return nil, err
 		}
@@ -241,12 +259,15 @@ func (s *simFS) Remove(name string) error {
 func (s *simFS) ReadDir(name string) ([]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.names[name+"/"]; !ok {
+	prefix := name + "/"
+	if name == "." {
+		prefix = ""
+	} else if _, ok := s.names[prefix]; !ok {
 		return nil, notExist("readdir", name)
 	}
 	var names []string
 	for n := range s.names {
-		rest, ok := strings.CutPrefix(n, name+"/")
+		rest, ok := strings.CutPrefix(n, prefix)
 		if ok && rest != "" && !strings.Contains(strings.TrimSuffix(rest, "/"), "/") {
 			names = append(names, rest)
 		}
@@ -279,6 +300,11 @@ func (s *simFS) SyncFS([]string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.step("syncfs", ""); err != nil {
+		for _, f := range s.names {
+			if f != nil {
+				f.forget()
+			}
+		}
 		return err
 	}
 	clear(s.kept)
@@ -300,7 +326,30 @@ func (s *simFS) Free() (free, total int64, err error) {
 func (s *simFS) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
 
 func (f *simFile) keep() {
-	f.kept = slices.Clone(f.data)
+	if len(f.dirty) == 0 && len(f.gone) == 0 && len(f.kept) == len(f.data) {
+		return // as a disk, which is not written what it has
+	}
+	data := slices.Clone(f.data)
+	for i := range f.gone {
+		at, end := min(i*simSector, len(data)), min((i+1)*simSector, len(data))
+		clear(data[at:end])
+		if at < len(f.kept) {
+			copy(data[at:end], f.kept[at:])
+		}
+	}
+	f.kept = data
+	clear(f.dirty)
+}
+
+// forget is what a failed sync does: what was not written counts as written, and
+// is read from memory until it is lost.
+func (f *simFile) forget() {
+	if f.gone == nil {
+		f.gone = map[int]bool{}
+	}
+	for i := range f.dirty {
+		f.gone[i] = true
+	}
 	clear(f.dirty)
 }
 
@@ -336,6 +385,7 @@ func (h *simHandle) WriteAt(b []byte, off int64) (int, error) {
 	copy(h.f.data[off:], b)
 	for i := int(off) / simSector; i*simSector < end; i++ {
 		h.f.dirty[i] = true
+		delete(h.f.gone, i)
 	}
 	return len(b), h.s.after()
 }
@@ -344,6 +394,7 @@ func (h *simHandle) sync(op string) error {
 	h.s.mu.Lock()
 	defer h.s.mu.Unlock()
 	if err := h.s.step(op, h.name); err != nil {
+		h.f.forget()
 		return err
 	}
 	h.f.keep()
@@ -370,5 +421,6 @@ func (s *simFS) flip(name string, at int) error {
 	}
 	f.data = slices.Clone(f.data)
 	f.data[at] ^= 0x01
+	f.dirty[at/simSector] = true
 	return nil
 }

@@ -269,10 +269,13 @@ func subtree(hs []Hash) Hash {
 }
 
 // root returns the root of the tree as its tiles give it.
-func (t *tiles) root() (Hash, error) {
-	if t.size == 0 {
+func (t *tiles) root() (Hash, error) { return t.rootAt(t.size) }
+
+// rootAt returns the root that the tree had at a size that is not above its own.
+func (t *tiles) rootAt(size uint64) (Hash, error) {
+	if size == 0 {
 		return emptyRoot, nil
 	}
-	h, err := tlog.TreeHash(int64(t.size), t)
+	h, err := tlog.TreeHash(int64(size), t)
 	return Hash(h), err
 }

@@ -70,6 +70,9 @@ func (p PAN) String() string { return p.truncated }
 // Token returns the keyed token, by which equal PANs are found.
 func (p PAN) Token() string { return p.tok }
 
+// Previous returns the token under the key before, during its overlap; else "".
+func (p PAN) Previous() string { return p.prev }
+
 // MsgTok is the keyed token of a message's bytes. [Log.MsgTok] makes it.
 type MsgTok struct{ tok string }
 

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"slices"
 	"sort"
+	"syscall"
 )
 
 // VerifyOptions narrows a verification. The zero value checks everything.
@@ -22,16 +23,23 @@ type VerifyOptions struct {
 
 // Earlier is a size and root that somebody kept.
 type Earlier struct {
-	Log  string
-	Size uint64
-	Root Hash
+	Log    string
+	Size   uint64
+	Root   Hash
+	Origin string // that the log must have; "" is not compared
 }
 
 // Report is the result of a verification.
 type Report struct {
 	Logs     []LogReport
-	Findings []Finding // empty when everything was proved; at most 1000 are kept
-	Failed   int       // number of findings
+	Findings []Finding // checks that failed; at most 1000 are kept
+	Failed   int       // their number
+	// Undecided are checks that could not be made, since a file cannot be read
+	// or a range is pruned; at most 1000 are kept.
+	Undecided []Finding
+	// KeyChanges are the changes of the checkpoint key that sec records: the first
+	// for each key, and each loss.
+	KeyChanges []KeyChange
 }
 
 // LogReport is what was proved of one log.
@@ -42,7 +50,7 @@ type LogReport struct {
 	Root        Hash
 }
 
-// Finding is one failed check.
+// Finding is one check that failed, or could not be made.
 type Finding struct {
 	Rule   string // L-nn
 	Where  string // file, or <log>:<seq>
@@ -53,7 +61,7 @@ type Finding struct {
 func (f Finding) String() string { return "FAIL " + f.Rule + " " + f.Where + ": " + f.Detail }
 
 // OK reports whether every check passed and there was something to check.
-func (r Report) OK() bool { return r.Failed == 0 && len(r.Logs) > 0 }
+func (r Report) OK() bool { return r.Failed == 0 && len(r.Undecided) == 0 && len(r.Logs) > 0 }
 
 const maxFindings = 1000
 
@@ -77,7 +85,7 @@ func verify(fsys fileSystem, dir string, vkeys []string, o VerifyOptions) (Repor
 	if err != nil {
 		return Report{}, fmt.Errorf("verifying %s: %w", dir, err)
 	}
-	v := &verification{fsys: fsys, keys: keys, manifest: m, o: o, logs: map[Shard]*logCheck{}, dangling: map[string]bool{}}
+	v := &verification{fsys: fsys, keys: keys, manifest: m, o: o, logs: map[Shard]*logCheck{}, dangling: map[string]bool{}, exported: map[string]bool{}}
 	v.run()
 	return v.report, nil
 }
@@ -94,6 +102,7 @@ type verification struct {
 	anchors  []anchorFact    // roots that sec recorded
 	pruned   []treeFact      // ranges that sec records as pruned
 	drops    [][3]int64      // torn tails that sec recorded
+	exported map[string]bool // files of a copy that its export.json lists
 	lastBoot string          // of the newest record of sec
 	closed   bool            // the newest record of sec is log.close
 	scanned  *walScan
@@ -107,10 +116,28 @@ type anchorFact struct {
 }
 
 func (v *verification) fail(rule, where, format string, args ...any) {
+	f := Finding{rule, where, fmt.Sprintf(format, args...)}
+	if slices.ContainsFunc(args, unreadable) {
+		v.undecided(f)
+		return
+	}
 	v.report.Failed++
 	if len(v.report.Findings) < maxFindings {
-		v.report.Findings = append(v.report.Findings, Finding{rule, where, fmt.Sprintf(format, args...)})
+		v.report.Findings = append(v.report.Findings, f)
 	}
+}
+
+func (v *verification) undecided(f Finding) {
+	if len(v.report.Undecided) < maxFindings {
+		v.report.Undecided = append(v.report.Undecided, f)
+	}
+}
+
+// unreadable reports whether an argument of a finding is an error of reading,
+// which says nothing about what is in the file.
+func unreadable(arg any) bool {
+	err, ok := arg.(error)
+	return ok && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EIO))
 }
 
 func (v *verification) wanted(name string) bool {
@@ -125,7 +152,7 @@ func (v *verification) run() {
 		}
 	}
 	if v.manifest.Format != 0 {
-		if err := v.manifest.checkDirs(v.fsys); err != nil {
+		if err := v.manifest.checkDirs(v.fsys); err != nil && !v.nowListed(func(m *manifest) bool { return m.checkDirs(v.fsys) == nil }) {
 			v.fail("L-61(a)", manifestName, "%v", err)
 		}
 	}
@@ -135,6 +162,7 @@ func (v *verification) run() {
 			v.open(l)
 		}
 	}
+	v.checkEarlier()
 	whole := len(v.o.Logs) == 0
 	for i := range v.manifest.Logs {
 		if c := v.logs[v.manifest.Logs[i].shard]; c != nil {
@@ -143,6 +171,9 @@ func (v *verification) run() {
 	}
 	if whole {
 		v.checkWAL()
+	}
+	if whole && v.manifest.Format != 0 {
+		v.checkRoot()
 	}
 	for i := range v.manifest.Logs {
 		if c := v.logs[v.manifest.Logs[i].shard]; c != nil {
@@ -171,26 +202,47 @@ func (v *verification) open(l *manifestLog) {
 		v.fail("L-61(c)", file, "%v", err)
 		return
 	}
+	cp, ok := v.signed(l, file, msg)
+	if !ok {
+		return
+	}
+	v.logs[l.shard] = newLogCheck(v, l, cp)
+	v.checkNext(l, cp)
+}
+
+// signed returns what a checkpoint of a log says, if it is one under the keys.
+func (v *verification) signed(l *manifestLog, file string, msg []byte) (cp Checkpoint, ok bool) {
 	cp, err := v.keys.open(msg)
+	if errors.Is(err, ErrSignature) {
+		v.fail("L-61(c)", file, "%v; %s", err, v.unknownKey(msg))
+		return cp, false
+	}
 	if err != nil {
 		v.fail("L-61(c)", file, "%v", err)
-		return
+		return cp, false
 	}
 	if v.manifest.Format != 0 && cp.Origin != l.Origin {
 		v.fail("L-61(c)", file, "origin %s instead of %s", cp.Origin, l.Origin)
-		return
+		return cp, false
 	}
 	if cp.Origin[lastSlash(cp.Origin):] != "/"+l.Log {
 		v.fail("L-61(c)", file, "origin %s in the place of %s", cp.Origin, l.Log)
-		return
+		return cp, false
 	}
 	for _, line := range bytes.Split(msg[bytes.Index(msg, []byte("\n\n"))+2:], []byte("\n")) {
 		if len(line) > 0 && !canonicalSignature(line) {
 			v.fail("L-50", file, "signature line is not in canonical form")
 		}
 	}
-	v.logs[l.shard] = newLogCheck(v, l, cp)
-	v.checkNext(l, cp)
+	return cp, true
+}
+
+// nowListed reports whether the manifest as it is now, which is of the same log
+// as the one that was read first, satisfies ok: a node that writes may have begun
+// a month since.
+func (v *verification) nowListed(ok func(*manifest) bool) bool {
+	m, err := readManifest(v.fsys)
+	return err == nil && m.WALID == v.manifest.WALID && len(m.Logs) > len(v.manifest.Logs) && ok(m)
 }
 
 func lastSlash(s string) int {
@@ -235,7 +287,7 @@ func (v *verification) checkNext(l *manifestLog, cp Checkpoint) {
 
 // checkWAL scans the write-ahead log, if it is there, and compares it with the
 // trees. A node may be writing: what fails in a place that moves is looked at
-// again.
+// again, from the newest checkpoints on.
 func (v *verification) checkWAL() {
 	var last string
 	v.tailing = true
@@ -248,7 +300,7 @@ func (v *verification) checkWAL() {
 			v.scanned = scan
 			break
 		}
-		if err.Error() == last {
+		if grew := v.catchUp(); err.Error() == last && !grew {
 			v.fail("L-28", "wal", "%v", err)
 			return
 		}
@@ -322,13 +374,31 @@ func (v *verification) lateAnchor(a anchorFact) {
 	}
 }
 
+// checkEarlier makes sure that each earlier size will be compared.
+func (v *verification) checkEarlier() {
+	for _, e := range v.o.Since {
+		s, err := parseShard(e.Log)
+		switch c := v.logs[s]; {
+		case err != nil || v.manifest.find(s) == nil:
+			v.fail("L-61(a)", earlierCheckpoint, "there is no log %s any more", e.Log)
+		case !v.wanted(e.Log):
+			v.undecided(Finding{"L-141", earlierCheckpoint, "is of " + e.Log + ", which is not to be checked"})
+		case c != nil && e.Origin != "" && e.Origin != c.cp.Origin:
+			v.fail("L-61(c)", earlierCheckpoint, "is of %s, the log here is %s", e.Origin, c.cp.Origin)
+		}
+	}
+}
+
+// earlierCheckpoint is where a size and root come from that the caller kept.
+const earlierCheckpoint = "earlier checkpoint"
+
 // earlier returns the roots that must be prefixes of a log, by size.
 func (v *verification) earlier(l *manifestLog) map[uint64][]anchorFact {
 	m := map[uint64][]anchorFact{}
 	for _, e := range v.o.Since {
 		if e.Log == l.Log {
 			root := base64.StdEncoding.EncodeToString(e.Root[:])
-			m[e.Size] = append(m[e.Size], anchorFact{"earlier checkpoint", treeFact{log: e.Log, size: e.Size, root: root}})
+			m[e.Size] = append(m[e.Size], anchorFact{earlierCheckpoint, treeFact{log: e.Log, size: e.Size, root: root}})
 		}
 	}
 	for _, a := range v.anchors {

@@ -177,6 +177,11 @@ func TestImports(t *testing.T) {
 			},
 		},
 		{
+			"L-16 siem reads the log as any reader does",
+			func(pkg string) bool { return pkg == "internal/siem" },
+			func(imp, own string) bool { return own == "" || own == "audit" },
+		},
+		{
 			"api does not import isoswitch",
 			func(pkg string) bool { return pkg == "internal/api" },
 			func(imp, own string) bool { return own != "internal/isoswitch" && own != "internal/iso8583" },
@@ -214,6 +219,11 @@ func TestImports(t *testing.T) {
 			"a Vault server is for tests",
 			func(string) bool { return true },
 			func(imp, own string) bool { return own != "internal/credentials/vaulttest" },
+		},
+		{
+			"the search index reads the log, and nothing else of ours",
+			func(pkg string) bool { return pkg == "internal/logindex" },
+			func(imp, own string) bool { return standard(imp) || own == "audit" },
 		},
 		{
 			"nobody imports the program",
