@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -111,24 +110,26 @@ func (b *book) close() error {
 }
 
 // ReadBook returns the entries of a book's file in the order in which the sales
-// came. A torn last line, which a kill can leave, is passed over.
+// came. A torn last line, which a kill can leave, is passed over, and so are the
+// lines of faults and key changes, see [ReadFaults] and [ReadChanges].
 func ReadBook(path string) ([]Entry, error) {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("sim: issuer's book: %w", err)
-	}
 	b := &book{entries: make(map[bookKey]*Entry)}
-	lines := bufio.NewReader(bytes.NewReader(raw))
-	for {
-		line, err := lines.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			break
+	err := eachLine(path, func(line []byte) error {
+		var e struct {
+			Entry
+			Fault  string `json:"fault"`
+			Change string `json:"change"`
 		}
-		e := new(Entry)
-		if err := json.Unmarshal(line, e); err != nil {
-			return nil, fmt.Errorf("sim: issuer's book %s: line %d: %w", path, len(b.order)+1, err)
+		if err := json.Unmarshal(line, &e); err != nil {
+			return err
 		}
-		b.add(e)
+		if e.Fault == "" && e.Change == "" {
+			b.add(&e.Entry)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return b.list(), nil
 }

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"strings"
+	"sync"
 
 	"keyd.dev/keyd/internal/iso8583"
 )
@@ -121,7 +122,7 @@ func forgeReplay(t, _ *Terminal, sale, _ *Sent) (*Sent, error) {
 func oldKeys(k terminalKeys, ksn string) (terminalKeys, error) {
 	switch k := k.(type) {
 	case *tdesKeys:
-		old := *k
+		old := tdesKeys{ik: k.ik, at: k.at, mu: new(sync.Mutex)}
 		err := old.set(ksn)
 		return &old, err
 	case *aesKeys:

@@ -18,26 +18,35 @@ import (
 
 // IssuerConfig is what an issuer is made of.
 type IssuerConfig struct {
-	TLS      *tls.Config // of a server
-	PINKey   string      // zone PIN key, hexadecimal
-	MACKey   string      // zone MAC key, hexadecimal
-	PIN      string      // the PIN of every card; "" accepts any well-formed one
-	Rules    []Rule      // the first that fits counts; none approves
-	BookPath string      // "" keeps the book in memory
+	TLS      *tls.Config      // of a server
+	PINKey   string           // zone PIN key, hexadecimal
+	MACKey   string           // zone MAC key, hexadecimal
+	Dialect  *iso8583.Dialect // that it speaks; nil: ascii87
+	Sealing  Sealing
+	KEK      string  // under which it sends new zone keys, hexadecimal, AES-256; needed for a script with key changes
+	KeysPath string  // keeps zone keys that were changed; "" in memory
+	PIN      string  // the PIN of every card; "" accepts any well-formed one
+	Script   *Script // its steps come first; nil: there are none
+	Rules    []Rule  // the first that fits counts; none approves
+	BookPath string  // "" keeps the book in memory
 	Log      *slog.Logger
+	Clock    func() time.Time // time.Now; for the times of a script
 }
 
 // Issuer answers the upstream link of a switch and keeps a book of what came.
 // It is safe for concurrent use.
 type Issuer struct {
 	cfg     IssuerConfig
-	zone    zone
+	keys    *keyring
 	dialect *iso8583.Dialect
 	pin     [sha256.Size]byte
 	book    *book
+	player  *player  // nil: no script
+	changer *changer // nil: no key-encryption key
 
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
+	mu     sync.Mutex
+	conns  map[net.Conn]struct{}
+	latest *peer // over which the switch spoke last
 }
 
 // NewIssuer checks the configuration and opens the book.
@@ -45,15 +54,10 @@ func NewIssuer(cfg IssuerConfig) (*Issuer, error) {
 	if cfg.TLS == nil || cfg.Log == nil {
 		return nil, errors.New("sim: an issuer needs TLS and a log")
 	}
-	pinKey, err := unhex("the zone PIN key", cfg.PINKey)
-	if err != nil {
-		return nil, err
+	if cfg.Dialect == nil {
+		cfg.Dialect = iso8583.ASCII87Link()
 	}
-	macKey, err := unhex("the zone MAC key", cfg.MACKey)
-	if err != nil {
-		return nil, err
-	}
-	z, err := newZone(pinKey, macKey)
+	keys, err := newKeyring(cfg.KeysPath, cfg.PINKey, cfg.MACKey, cfg.Sealing)
 	if err != nil {
 		return nil, err
 	}
@@ -61,34 +65,69 @@ func NewIssuer(cfg IssuerConfig) (*Issuer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Issuer{
-		cfg: cfg, zone: z, dialect: iso8583.ASCII87(), book: b,
+	i := &Issuer{
+		cfg: cfg, keys: keys, dialect: cfg.Dialect, book: b,
 		pin: sha256.Sum256([]byte(cfg.PIN)), conns: make(map[net.Conn]struct{}),
-	}, nil
+	}
+	if i.changer, err = newChanger(i); err != nil {
+		return nil, err
+	}
+	if cfg.Script != nil {
+		clock := cfg.Clock
+		if clock == nil {
+			clock = time.Now
+		}
+		i.player = newPlayer(cfg.Script, clock)
+	}
+	return i, nil
 }
 
-// Serve answers on l until ctx ends; it closes l and every connection.
-func (i *Issuer) Serve(ctx context.Context, l net.Listener) error {
-	listener := tls.NewListener(l, i.cfg.TLS)
+// Serve answers on all ends until ctx ends, out of one book; it closes them and
+// every connection. An end that takes no connections any more ends all.
+func (i *Issuer) Serve(ctx context.Context, ends ...net.Listener) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	stop := context.AfterFunc(ctx, func() {
-		_ = listener.Close()
+		for _, end := range ends {
+			_ = end.Close()
+		}
 		i.closeAll()
 	})
 	defer stop()
 	var work sync.WaitGroup
-	defer work.Wait()
-	for {
-		conn, err := listener.Accept()
-		if err != nil {
-			if ctx.Err() != nil {
-				return i.book.close()
+	if i.changer != nil && i.cfg.Script != nil {
+		work.Go(func() { i.changer.play(ctx, i.cfg.Script.Changes) })
+	}
+	for _, end := range ends {
+		work.Go(func() {
+			if err := i.accept(ctx, &work, tls.NewListener(end, i.cfg.TLS)); err != nil {
+				cancel(err)
 			}
+		})
+	}
+	work.Wait()
+	err := context.Cause(ctx)
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return errors.Join(err, i.book.close())
+}
+
+// accept takes connections until ctx ends.
+func (i *Issuer) accept(ctx context.Context, work *sync.WaitGroup, end net.Listener) error {
+	for {
+		conn, err := end.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				_ = conn.Close()
+			}
+			return nil
+		case err != nil:
 			return fmt.Errorf("sim: issuer: %w", err)
+		case i.keep(ctx, conn):
+			work.Go(func() { i.serve(ctx, conn) })
 		}
-		if !i.keep(ctx, conn) {
-			continue
-		}
-		work.Go(func() { i.serve(ctx, conn) })
 	}
 }
 
@@ -123,15 +162,13 @@ func (i *Issuer) closeAll() {
 // serve reads frames; each is answered on its own, so that a delayed answer
 // holds up no other.
 func (i *Issuer) serve(ctx context.Context, conn net.Conn) {
+	p := &peer{conn: conn, waiting: make(map[string]chan *iso8583.Message)}
 	var answers sync.WaitGroup
 	defer func() {
 		_ = conn.Close()
 		answers.Wait()
-		i.mu.Lock()
-		delete(i.conns, conn)
-		i.mu.Unlock()
+		i.leave(p)
 	}()
-	var write sync.Mutex
 	for {
 		raw, err := iso8583.ReadFrame(conn)
 		if err != nil {
@@ -142,29 +179,36 @@ func (i *Issuer) serve(ctx context.Context, conn net.Conn) {
 			i.cfg.Log.Warn("issuer: message not of the dialect", "err", err)
 			continue
 		}
-		rule, answer, err := i.answer(m)
+		if m.MTI().IsResponse() {
+			p.give(m)
+			continue
+		}
+		rule, answer, err := i.answer(p, m)
 		if err != nil {
 			i.cfg.Log.Error("issuer: no answer", "err", err)
 			return
 		}
-		if rule.Close {
+		if rule.Close || rule.CloseFirst {
 			return
 		}
-		if answer == nil {
-			continue
+		if answer != nil {
+			answers.Go(func() { i.deliver(ctx, p, m, rule, answer) })
 		}
-		answers.Go(func() {
-			i.send(ctx, conn, &write, rule.Delay, answer)
-			if rule.Twice {
-				i.send(ctx, conn, &write, 0, answer)
-			}
-		})
 	}
 }
 
-func (i *Issuer) send(ctx context.Context, conn net.Conn, write *sync.Mutex, delay time.Duration, answer []byte) {
-	if delay > 0 {
-		wait := time.NewTimer(delay)
+// deliver sends an answer, and the key that was asked for after it.
+func (i *Issuer) deliver(ctx context.Context, p *peer, m *iso8583.Message, rule Rule, answer []byte) {
+	i.send(ctx, p, rule, answer)
+	if i.changer != nil && m.Text(70) == keyWanted && rule.Code == "00" {
+		i.changer.wanted(ctx, p, m)
+	}
+}
+
+// send writes an answer as the rule says: later, twice, garbled, or half of it.
+func (i *Issuer) send(ctx context.Context, p *peer, rule Rule, answer []byte) {
+	if rule.Delay > 0 {
+		wait := time.NewTimer(rule.Delay)
 		defer wait.Stop()
 		select {
 		case <-wait.C:
@@ -172,47 +216,109 @@ func (i *Issuer) send(ctx context.Context, conn net.Conn, write *sync.Mutex, del
 			return
 		}
 	}
+	if rule.Garbled {
+		answer = garbled(answer)
+	}
 	frame, err := iso8583.AppendFrame(nil, answer)
 	if err != nil {
 		i.cfg.Log.Error("issuer: answer does not fit a frame", "err", err)
 		return
 	}
-	write.Lock()
-	defer write.Unlock()
-	if _, err := conn.Write(frame); err != nil {
-		_ = conn.Close()
+	switch {
+	case rule.Twice:
+		frame = append(frame, frame...)
+	case rule.Partial:
+		frame = frame[:len(frame)/2]
+	}
+	p.write.Lock()
+	defer p.write.Unlock()
+	if _, err := p.conn.Write(frame); err != nil || rule.Partial {
+		_ = p.conn.Close()
 	}
 }
 
+// garbled are as many bytes that mean nothing in any dialect.
+func garbled(answer []byte) []byte {
+	other := make([]byte, len(answer))
+	for n, b := range answer {
+		other[n] = b ^ 0xA5
+	}
+	return other
+}
+
 // answer decides and books; a nil answer is silence.
-func (i *Issuer) answer(m *iso8583.Message) (Rule, []byte, error) {
-	if !i.zone.genuine(m) {
+func (i *Issuer) answer(p *peer, m *iso8583.Message) (Rule, []byte, error) {
+	genuine, err := i.keys.genuineRequest(m)
+	if err != nil {
+		return Rule{}, nil, err
+	}
+	if !genuine {
 		i.book.mu.Lock()
 		i.book.badMACs++
 		i.book.mu.Unlock()
 		i.cfg.Log.Warn("issuer: MAC absent or wrong", "mti", string(m.MTI()))
 		return i.refuse(m)
 	}
-	if m.MTI().Class() == '8' {
-		raw, err := i.zone.seal(m.Answer("00"), false)
-		return Rule{}, raw, err
-	}
-	i.mu.Lock()
-	rule := ruleFor(i.cfg.Rules, m)
-	i.mu.Unlock()
-	code, err := i.record(m, rule)
-	if err != nil || rule.Silent {
+	i.hail(p)
+	rule, err := i.rule(m)
+	if err != nil || !rule.effective() {
 		return rule, nil, err
 	}
-	b := m.Answer(code)
-	if !b.Has(37) {
-		b.Set(37, m.Text(7)[:6]+m.Text(11))
+	code := rule.Code
+	if m.MTI().Class() != '8' {
+		code, err = i.record(m, rule)
 	}
-	if code == "00" && m.MTI().Class() != '4' {
-		b.Set(38, m.Text(11))
+	if err != nil || rule.Silent || rule.Close {
+		return rule, nil, err
 	}
-	raw, err := i.zone.seal(b, rule.WrongMAC)
+	raw, err := i.keys.current().seal(i.compose(m, rule, code), rule.WrongMAC)
 	return rule, raw, err
+}
+
+// rule is what the issuer does with a message: what the script's step says that
+// fits it, else the first rule that does. An 0800 is for the script alone.
+func (i *Issuer) rule(m *iso8583.Message) (Rule, error) {
+	if i.player != nil {
+		if step := i.player.meet(m); step != nil {
+			i.cfg.Log.Info("issuer: a step of the script", "step", step.Name, "do", step.Do.Words(), "mti", string(m.MTI()), "stan", m.Text(11))
+			return step.Do, i.book.note(faultOf(step, m))
+		}
+	}
+	if m.MTI().Class() == '8' {
+		if m.Text(70) == keyWanted && i.changer == nil {
+			return Rule{Code: "40"}, nil
+		}
+		return Rule{Code: "00"}, nil
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return ruleFor(i.cfg.Rules, m), nil
+}
+
+// compose builds an answer up to its MAC.
+func (i *Issuer) compose(m *iso8583.Message, rule Rule, code string) *iso8583.Builder {
+	b := m.Answer(code)
+	if class := m.MTI().Class(); class != '8' {
+		if !b.Has(37) {
+			b.Set(37, m.Text(7)[:6]+m.Text(11))
+		}
+		if code == "00" && class != '4' {
+			b.Set(38, m.Text(11))
+		}
+	}
+	if rule.OtherSTAN {
+		b.Set(11, otherDigit(m.Text(11)))
+	}
+	if rule.OtherAmount && m.Has(4) {
+		b.Set(4, otherDigit(m.Text(4)))
+	}
+	return b
+}
+
+// otherDigit is a number whose last digit is another.
+func otherDigit(number string) string {
+	last := len(number) - 1
+	return number[:last] + string('0'+(number[last]-'0'+1)%10)
 }
 
 // refuse answers a message whose MAC is not the zone's.
@@ -224,7 +330,7 @@ func (i *Issuer) refuse(m *iso8583.Message) (Rule, []byte, error) {
 	if !b.Has(37) {
 		b.Set(37, "000000000000")
 	}
-	raw, err := i.zone.seal(b, false)
+	raw, err := i.keys.current().seal(b, false)
 	return Rule{}, raw, err
 }
 
@@ -269,7 +375,7 @@ func (i *Issuer) judgePIN(m *iso8583.Message) string {
 	if !m.Has(52) {
 		return ""
 	}
-	digest, ok := i.zone.pinFits(m)
+	digest, ok := i.keys.pinFits(m)
 	switch {
 	case !ok:
 		return "malformed"

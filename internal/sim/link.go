@@ -16,10 +16,14 @@ type Link struct {
 	wait time.Duration
 }
 
-// Dial connects to the switch. wait bounds each exchange.
+// Dial connects to the switch, without TLS where cfg is nil. wait bounds each
+// exchange.
 func Dial(ctx context.Context, addr string, cfg *tls.Config, wait time.Duration) (*Link, error) {
-	dialer := tls.Dialer{Config: cfg}
-	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	dial := (&tls.Dialer{Config: cfg}).DialContext
+	if cfg == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	conn, err := dial(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("sim: connecting to the switch: %w", err)
 	}

@@ -15,10 +15,12 @@ type Memory struct {
 	Fields   map[string]string `json:"fields"`
 	RRN      string            `json:"rrn,omitempty"`
 	Approval string            `json:"approval,omitempty"`
+	Date     string            `json:"date,omitempty"` // DE 13 of the answer, MMDD
 }
 
-// kept are the data elements that a reversal repeats or names.
-var kept = []int{2, 3, 4, 7, 11, 12, 13, 22, 25, 39, 41, 42, 49, 90}
+// kept are the data elements that a reversal, a void or a completion repeats or
+// names.
+var kept = []int{2, 3, 4, 7, 11, 12, 13, 14, 22, 23, 25, 37, 38, 39, 41, 42, 49, 55, 60, 61, 90}
 
 // Remember keeps what is needed of a message and of its answer, which may be nil.
 func (s *Sent) Remember(answer *iso8583.Message) Memory {
@@ -29,7 +31,7 @@ func (s *Sent) Remember(answer *iso8583.Message) Memory {
 		}
 	}
 	if answer != nil {
-		m.RRN, m.Approval = answer.Text(37), answer.Text(38)
+		m.RRN, m.Approval, m.Date = answer.Text(37), answer.Text(38), answer.Text(13)
 	}
 	return m
 }

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"time"
 
@@ -73,6 +72,9 @@ func (t *Terminal) State() (ksn string, stan int) { return t.keys.ksn(), t.stan 
 type Card struct {
 	PAN string
 	PIN string // "" for a sale without PIN
+	// Track2 is DE 35 of terminals that send it; "" makes one of the number.
+	Track2 string
+	Chip   bool // read by its chip, with DE 55
 }
 
 // Sent is a message on its way and what is needed to judge its answer and to
@@ -131,19 +133,16 @@ func (t *Terminal) Network(code string) (*Sent, error) {
 	return t.seal(b, ksn, nil)
 }
 
-// ErrAnswer is returned for an answer whose MAC is absent or wrong.
-var ErrAnswer = errors.New("sim: the answer has no valid MAC")
-
 // Answer reads the answer to a message and checks its MAC with the response key
 // of the message's KSN. It returns the message with [ErrAnswer] when the MAC is
 // not there or not right.
 func (t *Terminal) Answer(sent *Sent, raw []byte) (*iso8583.Message, error) {
 	m, err := t.dialect.Parse(raw, iso8583.SideTerminal)
 	if err != nil {
-		return nil, fmt.Errorf("sim: answer: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrMismatch, err)
 	}
 	if m.Text(11) != sent.Message.Text(11) || m.Text(41) != sent.Message.Text(41) {
-		return m, fmt.Errorf("sim: the answer is to another message")
+		return m, fmt.Errorf("%w: another STAN or TID", ErrMismatch)
 	}
 	received, err := m.MAC()
 	if err != nil {

@@ -1,7 +1,10 @@
 package sim
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math/bits"
+	"sync"
 
 	"keyd.dev/keyd/dukpt"
 	"keyd.dev/keyd/internal/secret"
@@ -11,8 +14,17 @@ import (
 
 // tdesKeys are those of a TDES DUKPT terminal. X9.24-1:2009.
 type tdesKeys struct {
-	ik [16]byte
-	at dukpt.TDESKSN
+	ik   [16]byte
+	at   dukpt.TDESKSN
+	mu   *sync.Mutex // of path: answers may be checked beside each other
+	path []stop      // to the last transaction key, which a message and its answer need three times
+}
+
+// stop is a key on the way to a transaction key, after so much of the counter, as
+// a terminal keeps those that it still needs.
+type stop struct {
+	counter uint32
+	key     [16]byte
 }
 
 func newTDESKeys(bdk []byte, ksn string) (*tdesKeys, error) {
@@ -26,7 +38,7 @@ func newTDESKeys(bdk []byte, ksn string) (*tdesKeys, error) {
 	whole := [16]byte(bdk)
 	companion := dukpt.Companion(&whole)
 	data := dukpt.InitialKeyData(at)
-	k := &tdesKeys{at: at}
+	k := &tdesKeys{at: at, mu: new(sync.Mutex)}
 	for half, key := range [][16]byte{whole, companion} {
 		c, err := secret.NewTDES(key[:])
 		if err != nil {
@@ -54,12 +66,52 @@ func (k *tdesKeys) key(ksn string, use dukpt.Use) (key [16]byte, err error) {
 	if err != nil {
 		return key, err
 	}
-	transaction, err := dukpt.Walk(&k.ik, at)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	transaction, err := k.walk(at)
 	if err != nil {
 		return key, err
 	}
 	return dukpt.WorkingKey(&transaction, use)
 }
+
+// walk goes to the transaction key from the last stop that lies on the way.
+func (k *tdesKeys) walk(at dukpt.TDESKSN) (key [16]byte, err error) {
+	if err := at.Valid(); err != nil {
+		return key, err
+	}
+	counter, device := at.Counter(), at.Device()
+	if device != k.at.Device() {
+		return dukpt.Walk(&k.ik, at)
+	}
+	for n := len(k.path) - 1; n >= 0 && !onTheWay(k.path[n].counter, counter); n-- {
+		k.path = k.path[:n]
+	}
+	if len(k.path) == 0 {
+		k.path = []stop{{0, k.ik}}
+	}
+	for {
+		last := &k.path[len(k.path)-1]
+		left := counter &^ last.counter
+		if left == 0 {
+			return last.key, nil
+		}
+		next := last.counter | 1<<(bits.Len32(left)-1)
+		if key, err = dukpt.Resume(&last.key, last.counter, counting(device, next)); err != nil {
+			return key, err
+		}
+		k.path = append(k.path, stop{next, key})
+	}
+}
+
+// counting is a device's serial number with a counter.
+func counting(device dukpt.TDESKSN, counter uint32) dukpt.TDESKSN {
+	binary.BigEndian.PutUint32(device[6:], binary.BigEndian.Uint32(device[6:])|counter)
+	return device
+}
+
+// onTheWay reports whether the one bits of a are the highest of b.
+func onTheWay(a, b uint32) bool { return a == 0 || a&b == a && b-a < a&-a }
 
 func (k *tdesKeys) cipher(ksn string, use dukpt.Use) (secret.Cipher, error) {
 	key, err := k.key(ksn, use)

@@ -15,9 +15,17 @@ import (
 type zone struct {
 	pin       secret.Cipher
 	left, all mac.Cipher
+	seals     Sealing
 }
 
-func newZone(pinKey, macKey []byte) (zone, error) {
+// Sealing is how MACs are made under a zone key.
+type Sealing struct {
+	Algorithm string // "x9_19", "cbc_mac_3des" or "cmac", as a profile names it; "" is x9_19
+	Padding   int    // 2, or 1 for all else; cmac has its own
+	Bytes     int    // that a message carries; 0 is 8
+}
+
+func newZone(pinKey, macKey []byte, how Sealing) (zone, error) {
 	p, err := secret.NewTDES(pinKey)
 	if err != nil {
 		return zone{}, fmt.Errorf("sim: zone PIN key: %w", err)
@@ -26,17 +34,39 @@ func newZone(pinKey, macKey []byte) (zone, error) {
 	if err != nil {
 		return zone{}, fmt.Errorf("sim: zone MAC key: %w", err)
 	}
-	return zone{pin: p, left: left, all: all}, nil
+	return zone{pin: p, left: left, all: all, seals: how}, nil
 }
 
-// mac is algorithm 3 with padding 1 (W-08).
+// mac is algorithm 3 with padding 1 (W-08), or what a profile says.
 func (z zone) mac(input []byte) (sum [8]byte, err error) {
-	full, err := mac.Algorithm3(z.left, z.all, input, mac.Padding1)
+	padding := mac.Padding1
+	if z.seals.Padding == 2 {
+		padding = mac.Padding2
+	}
+	var full []byte
+	switch z.seals.Algorithm {
+	case "", "x9_19":
+		full, err = mac.Algorithm3(z.left, z.all, input, padding)
+	case "cbc_mac_3des":
+		full, err = mac.Algorithm1(z.all, input, padding)
+	case "cmac":
+		full, err = mac.CMAC(z.all, input)
+	default:
+		err = fmt.Errorf("sim: an issuer makes no MACs by %q", z.seals.Algorithm)
+	}
 	if err != nil {
 		return sum, err
 	}
 	copy(sum[:], full)
 	return sum, nil
+}
+
+// bytes of a MAC that a message carries.
+func (z zone) bytes() int {
+	if z.seals.Bytes == 4 {
+		return 4
+	}
+	return 8
 }
 
 // genuine reports whether the message carries the zone's MAC.
@@ -46,7 +76,7 @@ func (z zone) genuine(m *iso8583.Message) bool {
 		return false
 	}
 	full, err := z.mac(m.MACInput())
-	return err == nil && mac.Verify(full[:], received[:], len(received)) == nil
+	return err == nil && mac.Verify(full[:], received[:z.bytes()], z.bytes()) == nil
 }
 
 // seal packs an answer and gives it the zone's MAC, or a wrong one.
