@@ -95,6 +95,8 @@ type CustodianPart struct {
 	CheckValue string `toml:"check_value"` // of the component that it brings
 	Share      int    `toml:"share"`       // index of the share that it brings
 	File       string `toml:"file"`        // age file in which the component goes or comes, beside the person
+	BagOut     string `toml:"bag_out"`     // number of the tamper-evident bag that its component is taken out of
+	BagIn      string `toml:"bag_in"`      // number of the bag that its component goes into
 }
 
 // OutputPart says where the transcript goes: NAME.json and NAME.txt.

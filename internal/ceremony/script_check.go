@@ -223,6 +223,23 @@ func (s *Script) checkCustodians(bad func(key, format string, args ...any)) {
 			bad(at, "share: only shares that are brought have an index here")
 		}
 		indices[c.Share] = true
+		s.checkBags(c, func(format string, args ...any) { bad(at, format, args...) })
+	}
+}
+
+// checkBags looks at the numbers of one custodian's bags.
+func (s *Script) checkBags(c CustodianPart, bad func(format string, args ...any)) {
+	for _, bag := range []struct {
+		key, number string
+		fits        bool
+	}{{"bag_out", c.BagOut, s.brings()}, {"bag_in", c.BagIn, s.brings() || s.takesAway()}} {
+		switch {
+		case bag.number == "":
+		case !bagNumber.MatchString(bag.number):
+			bad("%s: need 1 to 12 letters, digits and hyphens", bag.key)
+		case !bag.fits:
+			bad("%s: a ceremony of kind %s has no such component", bag.key, s.Kind)
+		}
 	}
 }
 

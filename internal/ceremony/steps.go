@@ -115,6 +115,9 @@ func (e *Engine) act(ctx context.Context, caller custody.Caller, id string, stag
 // ceremony: [ErrSeal], [ErrComponent], [ErrCheck].
 func (e *Engine) Give(ctx context.Context, caller custody.Caller, id string, sealed []byte, check string) (Status, error) {
 	return e.act(ctx, caller, id, Giving, func(s *session, t *seat) error {
+		if err := s.materialOut(ctx, t); err != nil {
+			return err
+		}
 		cer := audit.Cer{Step: audit.StepEnter, Custodian: caller.Name, Component: t.number}
 		return s.step(ctx, caller, audit.CeremonyEnter, cer, func(r *audit.Record) error {
 			seen, err := s.look(t, sealed)
@@ -193,7 +196,7 @@ func (e *Engine) Took(ctx context.Context, caller custody.Caller, id, check stri
 			return err
 		}
 		s.event("take", caller.Name, t.check, fmt.Sprintf("component %d", t.number))
-		return nil
+		return s.materialIn(ctx, t)
 	})
 }
 
@@ -275,6 +278,7 @@ func (s *session) between(ctx context.Context, by custody.Caller, next Stage) er
 
 // complete ends a ceremony that has reached its end.
 func (s *session) complete(ctx context.Context, by custody.Caller) {
+	s.materialBack(context.WithoutCancel(ctx))
 	s.forget(Done)
 	s.event("done", by.Name, s.made.Check, string(s.made.KeyID))
 	s.sign(context.WithoutCancel(ctx))

@@ -111,6 +111,10 @@ func (s *session) sign(ctx context.Context) {
 		s.e.log.Error("transcript not signed", "ceremony", s.id, "error", err)
 		return
 	}
+	if err := s.note(ctx, s.opener, audit.Record{Action: audit.CeremonySign, Outcome: audit.OutcomeOK}, audit.Cer{Step: audit.StepSign}); err != nil {
+		s.e.log.Error("signing of the transcript not recorded", "ceremony", s.id, "error", err)
+		return
+	}
 	r := audit.Record{
 		Action: audit.AdminExecute, Outcome: audit.OutcomeOK,
 		Change: &audit.Change{Kind: audit.ChangeKey, Object: hashObject(s.id), After: sha256.Sum256(text)},

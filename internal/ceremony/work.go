@@ -353,8 +353,7 @@ func (s *session) keep(ctx context.Context, by Quorum, value secret.Bytes) error
 	}
 	switch s.script.Kind {
 	case LMK, LMKChange:
-		s.made, err = s.house.SetLMK(ctx, by, value)
-		return err
+		return s.load(ctx, by, value)
 	}
 	origin := keys.External
 	if s.script.Kind == Generate {
