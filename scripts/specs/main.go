@@ -68,5 +68,13 @@ func report(path string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return compare(ids, results, notes).print(out)
+	actions, err := readList(actionList)
+	if err != nil {
+		return err
+	}
+	rules, err := readRules(auditRules)
+	if err != nil {
+		return err
+	}
+	return errors.Join(compare(ids, results, notes).print(out), printActions(actions, results, out), printRules(rules, results, out))
 }
