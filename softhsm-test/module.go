@@ -65,6 +65,7 @@ func (m Module) Config(tb testing.TB) hsm.Config {
 	if err != nil {
 		tb.Fatalf("make a token of %s: %v", m.Name, err)
 	}
+	cfg.Standing = 8 // as the daemon has it
 	return cfg
 }
 

@@ -21,19 +21,28 @@ type bank struct {
 	mu   sync.Mutex
 	got  []*iso8583.Message
 	conn net.Conn
+	// says is DE 39 of the answer to an 0800, or "" for silence; nil is 00 to all.
+	says func(m *iso8583.Message) string
 }
 
 // startBank begins a bank. It signs on by itself; everything else is the script's.
 func (h *house) startBank(script func(*bank, *iso8583.Message) [][]byte) *bank {
 	h.t.Helper()
-	key, err := hex.DecodeString(testKeys()["alias/dev/zak"])
+	b, listener, end := h.bankOf(testKeys()["alias/dev/zak"], script)
+	h.bank, h.unbank = listener, end
+	return b
+}
+
+// bankOf begins a bank with this zone MAC key.
+func (h *house) bankOf(zak string, script func(*bank, *iso8583.Message) [][]byte) (*bank, net.Listener, func()) {
+	h.t.Helper()
+	key, err := hex.DecodeString(zak)
 	must(h.t, err)
 	left, all, err := mac.NewAlgorithm3(key)
 	must(h.t, err)
 	b := &bank{t: h.t, left: left, all: all, script: script}
 	raw, err := net.Listen("tcp", "127.0.0.1:0")
 	must(h.t, err)
-	h.bank = raw
 	listener := tls.NewListener(raw, h.ca.server(h.t, "issuer"))
 	var work sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
@@ -49,12 +58,11 @@ func (h *house) startBank(script func(*bank, *iso8583.Message) [][]byte) *bank {
 			work.Go(func() { b.serve(ctx, conn) })
 		}
 	})
-	h.unbank = func() {
+	return b, raw, func() {
 		cancel()
 		_ = listener.Close()
 		work.Wait()
 	}
-	return b
 }
 
 func (b *bank) serve(ctx context.Context, conn net.Conn) {
@@ -72,7 +80,7 @@ func (b *bank) serve(ctx context.Context, conn net.Conn) {
 			return
 		}
 		if m.MTI().Class() == '8' {
-			b.write(b.seal(m.Answer("00")))
+			b.manage(m)
 			continue
 		}
 		b.mu.Lock()
@@ -82,6 +90,36 @@ func (b *bank) serve(ctx context.Context, conn net.Conn) {
 			b.write(answer)
 		}
 	}
+}
+
+// manage answers an 0800.
+func (b *bank) manage(m *iso8583.Message) {
+	if !m.MTI().IsRequest() {
+		return
+	}
+	code := "00"
+	b.mu.Lock()
+	if b.says != nil {
+		code = b.says(m)
+	}
+	b.mu.Unlock()
+	if code != "" {
+		b.write(b.seal(m.Answer(code)))
+	}
+}
+
+// answers0800 says how 0800s are answered from now on.
+func (b *bank) answers0800(says func(m *iso8583.Message) string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.says = says
+}
+
+// hangUp ends the connection.
+func (b *bank) hangUp() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_ = b.conn.Close()
 }
 
 // write sends a message to keyd.

@@ -53,6 +53,7 @@ type house struct {
 	bank    net.Listener
 	sw      *isoswitch.Switch
 	addr    string
+	further []string // addresses of Config.Listeners
 	logDir  string
 	logs    *lockedBuffer
 	stop    func() // ends the switch
@@ -220,13 +221,16 @@ func (h *house) config() isoswitch.Config {
 	cfg := isoswitch.Config{
 		Custody: h.custody, Journal: h.db, Dialect: iso8583.ASCII87(),
 		TLS: h.ca.server(h.t, "switch"), Log: slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Upstream: isoswitch.Upstream{
-			Name: "issuer", Addr: h.bank.Addr().String(),
-			TLS:    &tls.Config{RootCAs: h.ca.pool, ServerName: "localhost", MinVersion: tls.VersionTLS12},
+		Upstreams: []isoswitch.Upstream{{
+			Name: "issuer",
+			Links: []isoswitch.Endpoint{{
+				Addr: h.bank.Addr().String(),
+				TLS:  &tls.Config{RootCAs: h.ca.pool, ServerName: "localhost", MinVersion: tls.VersionTLS12},
+			}},
 			PINKey: custody.Ref{Alias: "alias/dev/zpk"}, MACKey: custody.Ref{Alias: "alias/dev/zak"},
-		},
+		}},
 		Limits: isoswitch.Limits{MaxAmount: 5_000_000, Currencies: []string{"978", "156"}, PartialTypes: []string{"00"}},
-		Timers: isoswitch.Timers{Upstream: 700 * time.Millisecond, Switch: 2 * time.Second, Terminal: 10 * time.Second, Hold: 3 * time.Second, Drain: 3 * time.Second},
+		Timers: isoswitch.Timers{Upstream: 700 * time.Millisecond, Switch: 2 * time.Second, Terminal: 10 * time.Second, Hold: 3 * time.Second, Stray: 3 * time.Second, Drain: 3 * time.Second},
 		Retry:  isoswitch.Retry{First: 100 * time.Millisecond, Ceiling: 400 * time.Millisecond},
 	}
 	if h.tune != nil {
@@ -238,14 +242,21 @@ func (h *house) config() isoswitch.Config {
 // serve begins the switch.
 func (h *house) serve() {
 	h.t.Helper()
-	sw, err := isoswitch.New(h.config())
+	cfg := h.config()
+	sw, err := isoswitch.New(cfg)
 	must(h.t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(h.t, err)
+	h.sw, h.addr, h.further = sw, listener.Addr().String(), nil
+	var further []net.Listener
+	for range cfg.Listeners {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(h.t, err)
+		further, h.further = append(further, l), append(h.further, l.Addr().String())
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- sw.Serve(ctx, listener) }()
-	h.sw, h.addr = sw, listener.Addr().String()
+	go func() { done <- sw.Serve(ctx, listener, further...) }()
 	h.stop = func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -309,9 +320,11 @@ func (h *house) advance(n, by int) *sim.Terminal {
 	return term
 }
 
-func (h *house) dial(client string) *sim.Link {
+func (h *house) dial(client string) *sim.Link { return h.dialAt(h.addr, client) }
+
+func (h *house) dialAt(addr, client string) *sim.Link {
 	h.t.Helper()
-	link, err := sim.Dial(h.t.Context(), h.addr, h.ca.client(h.t, client), 5*time.Second)
+	link, err := sim.Dial(h.t.Context(), addr, h.ca.client(h.t, client), 5*time.Second)
 	must(h.t, err)
 	h.t.Cleanup(func() { _ = link.Close() })
 	return link
@@ -375,7 +388,7 @@ func (h *house) quiet() {
 	must(h.t, h.dial("terminal").Close())
 	eventually(h.t, "the queue of reversals is empty", func() bool {
 		err := h.db.View(h.t.Context(), func(tx isoswitch.Tx) error {
-			_, err := tx.NextDue()
+			_, err := tx.NextDue("issuer")
 			return err
 		})
 		return errors.Is(err, isoswitch.ErrNotFound)
@@ -405,6 +418,14 @@ type record struct {
 	MAC struct {
 		Verdict string `json:"verdict"`
 	} `json:"mac"`
+	Keys []struct {
+		Role string `json:"role"`
+		ID   string `json:"id"`
+		Ver  int    `json:"ver"`
+	} `json:"keys"`
+	Count struct {
+		N int64 `json:"n"`
+	} `json:"count"`
 }
 
 // records are those that fit, of all logs.

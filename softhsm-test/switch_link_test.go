@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/iso8583"
 	"keyd.dev/keyd/internal/isoswitch"
@@ -256,6 +258,23 @@ func (h *house) guardsCounters(t *testing.T) {
 			}
 		})
 	}
+	t.Run("L-80 each refusal names the terminal's key", func(t *testing.T) {
+		var bdk record
+		for _, r := range h.records(func(r record) bool { return r.Action == "mac.verify" && r.Outcome == "ok" }) {
+			if len(r.Keys) == 1 && r.Keys[0].Role == "bdk" {
+				bdk = r
+			}
+		}
+		refused := h.records(func(r record) bool { return r.Action == "ksn.refuse" })
+		if len(bdk.Keys) != 1 || bdk.Keys[0].ID == "" || bdk.Keys[0].Ver != 1 || len(refused) != 8 {
+			t.Fatalf("%d refusals; the key is %+v", len(refused), bdk.Keys)
+		}
+		for _, r := range refused {
+			if diff := cmp.Diff(bdk.Keys, r.Keys); diff != "" {
+				t.Errorf("%s (-key +record):\n%s", r.Reason, diff)
+			}
+		}
+	})
 }
 
 // drop passes over the next n KSNs of a terminal.

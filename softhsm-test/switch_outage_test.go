@@ -117,7 +117,7 @@ func zoneKeyAway(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := h.config()
-			c.change(&cfg.Upstream)
+			c.change(&cfg.Upstreams[0])
 			sw, err := isoswitch.New(cfg)
 			must(t, err)
 			listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -178,6 +178,14 @@ func harmless(text string) string {
 	}, text)
 }
 
+// harmlessAll is [harmless] of several.
+func harmlessAll(texts ...string) []string {
+	for i := range texts {
+		texts[i] = harmless(texts[i])
+	}
+	return texts
+}
+
 func moment(t *time.Time) string {
 	if t == nil {
 		return "never"

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"keyd.dev/keyd/audit"
+	"keyd.dev/keyd/internal/logindex"
 )
 
 // The story of a key is told from its log alone, on a copy too: the records of
@@ -136,28 +137,44 @@ func (t *keyTrack) about() []string {
 	return lines
 }
 
+// lifeQuery is what the log sec has about keys, their names, and the consent to
+// what is done with them. Logins, readings and the like are not among it.
+func lifeQuery() logindex.Query {
+	return logindex.Query{All: [][]logindex.Term{actionTerms(func(a audit.Action) bool {
+		switch a.Class() {
+		case "key", "ceremony", "admin", "config":
+			return true
+		}
+		return a == audit.AuthDeny
+	})}}
+}
+
 // story collects all about one key.
-func (c *auditFindCmd) story(reader *audit.Reader, keep func(*found) bool) (*findReport, error) {
+func (c *auditFindCmd) story(ctx context.Context, s *logSearch, q logindex.Query) (*findReport, error) {
 	t, err := newKeyTrack(c.Key)
 	if err != nil {
 		return nil, err
 	}
-	var decisions []found // requests for approval, and what was said to them
-	if err := eachRecord(reader, audit.Sec.String(), nil, func(r *found) {
+	var all []*found // oldest first
+	for r, err := range s.records(ctx, isSec, lifeQuery()) {
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	slices.Reverse(all)
+	for _, r := range all {
 		t.step(r)
 		if strings.HasPrefix(r.Action, "admin.") {
-			decisions = append(decisions, *r)
 			t.consts[r.ID] = referenceOf(r)
 		}
-	}); err != nil {
-		return nil, err
 	}
 	t.rewind()
 	var lives []found
 	asked := make(map[string]bool)
-	if err := eachRecord(reader, audit.Sec.String(), nil, func(r *found) {
+	for _, r := range all {
 		if !t.step(r) {
-			return
+			continue
 		}
 		for _, a := range r.Approvals {
 			asked[t.consts[a.Ref]] = true
@@ -167,17 +184,17 @@ func (c *auditFindCmd) story(reader *audit.Reader, keep func(*found) bool) (*fin
 		} else {
 			lives = append(lives, *r)
 		}
-	}); err != nil {
-		return nil, err
 	}
-	for _, d := range decisions {
-		if ref := referenceOf(&d); ref != "" && asked[ref] {
-			lives = append(lives, d)
+	for _, r := range all { // requests for approval, and what was said to them
+		if ref := referenceOf(r); strings.HasPrefix(r.Action, "admin.") && ref != "" && asked[ref] {
+			lives = append(lives, *r)
 		}
 	}
 	uses := &useBook{track: t, all: c.All}
-	return uses.report(c, reader, lives, keep)
+	return uses.report(ctx, c, s, lives, q)
 }
+
+func isSec(log string) bool { return log == audit.Sec.String() }
 
 // referenceOf is the reference of the request that a record of class admin is
 // about: OPERATION/REFERENCE/OBJECT.
@@ -242,45 +259,76 @@ type useKind struct {
 	day, action, outcome, reason, client, key string
 }
 
+// mostUses bounds the uses that are read where --limit asks for the newest lines.
+const mostUses = 2000
+
 // report reads the uses and joins them with the life of the key.
-func (b *useBook) report(c *auditFindCmd, reader *audit.Reader, lives []found, keep func(*found) bool) (*findReport, error) {
+func (b *useBook) report(ctx context.Context, c *auditFindCmd, s *logSearch, lives []found, q logindex.Query) (*findReport, error) {
 	f := &findReport{about: b.track.about()}
 	for i := range lives {
-		b.turns = append(b.turns, lives[i].Time)
-		if keep(&lives[i]) {
+		r := &lives[i]
+		b.turns = append(b.turns, r.Time)
+		fits, err := q.Fits(r.raw)
+		if err != nil {
+			return nil, damagedLog(err)
+		}
+		if fits && (c.Object == "" || names(r.Change.Object, c.Object)) {
 			f.read++
-			f.rows = append(f.rows, findRow{record: lives[i]})
+			f.rows = append(f.rows, findRow{record: *r})
 		}
 	}
 	slices.Sort(b.turns)
-	b.sums = make(map[useKind]*useSum)
-	needles := make([][]byte, 0, len(b.track.order))
-	for _, id := range b.track.order {
-		needles = append(needles, []byte(`"`+id+`"`))
-	}
-	want := func(raw []byte) bool {
-		return slices.ContainsFunc(needles, func(n []byte) bool { return bytes.Contains(raw, n) })
-	}
-	err := eachRecord(reader, audit.Ops.String(), want, func(r *found) {
-		used, ok := b.used(r)
-		if !ok || !keep(r) {
-			return
-		}
-		f.read++
-		if b.all || r.Action == audit.KeyDistribute.String() {
-			f.rows = append(f.rows, findRow{record: *r})
-			return
-		}
-		b.count(r, used)
-	})
+	uses, err := b.newest(ctx, c, s, q)
 	if err != nil {
 		return nil, err
+	}
+	b.sums = make(map[useKind]*useSum)
+	for _, r := range slices.Backward(uses.records) {
+		f.read++
+		used, _ := b.used(r)
+		if b.all || r.Action == audit.KeyDistribute.String() {
+			f.rows = append(f.rows, findRow{record: *r})
+		} else {
+			b.count(r, used)
+		}
 	}
 	for _, u := range b.list {
 		f.rows = append(f.rows, findRow{uses: u})
 	}
+	f.more = uses.more
 	f.order(c.Limit)
 	return f, nil
+}
+
+// newest reads the uses, the newest first, within the limit.
+func (b *useBook) newest(ctx context.Context, c *auditFindCmd, s *logSearch, q logindex.Query) (uses keyUses, err error) {
+	var ids []logindex.Term
+	for _, id := range b.track.order {
+		ids = append(ids, logindex.Term{Kind: logindex.Key, Value: stored(id)})
+	}
+	if len(ids) == 0 {
+		return uses, nil
+	}
+	q.All = append(slices.Clip(q.All), ids)
+	for r, err := range s.records(ctx, func(log string) bool { return !isSec(log) }, q) {
+		if err != nil {
+			return uses, err
+		}
+		if c.Limit > 0 && len(uses.records) >= max(c.Limit, mostUses) {
+			uses.more = true
+			break
+		}
+		if c.Object == "" || names(r.Change.Object, c.Object) {
+			uses.records = append(uses.records, r)
+		}
+	}
+	return uses, nil
+}
+
+// keyUses are uses of a key, the newest first.
+type keyUses struct {
+	records []*found
+	more    bool // there are earlier ones
 }
 
 // used is the key of the story that a record of ops names.

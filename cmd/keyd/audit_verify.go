@@ -6,7 +6,6 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,10 +19,15 @@ import (
 )
 
 type auditVerifyCmd struct {
-	auditSource `embed:""`
-	Vkey        []string `placeholder:"FILE" help:"Verification keys of the log, one a line, from whoever made them; repeatable. Without it the key in the log's own folder is used, which shows damage but not a forger."`
-	Log         []string `placeholder:"LOG" help:"Check only this log, sec or ops-2026-11; repeatable."`
-	JSON        bool     `help:"Print JSON."`
+	auditSource     `embed:""`
+	Vkey            []string `placeholder:"FILE" help:"Verification keys of the log, one a line, from whoever made them; repeatable. Without it the key in the log's own folder is used, which shows damage but not a forger."`
+	Log             []string `placeholder:"LOG" help:"Check only this log, sec or ops-2026-11; repeatable."`
+	Archive         string   `placeholder:"DIR" xor:"source" help:"Check an archive of a month, that keyd audit archive made, as it is packed."`
+	SinceSize       *uint64  `placeholder:"N" help:"An earlier size of the log, which is named by one --log: prove that it began as it was then; with --root."`
+	Root            string   `placeholder:"BASE64" help:"The root that the log had at --since-size."`
+	SinceCheckpoint []string `placeholder:"FILE" help:"An earlier checkpoint that was kept: prove that the log began as it was then; repeatable."`
+	Proof           []string `placeholder:"FILE" xor:"source" help:"Check a proof that keyd audit prove wrote, with nothing else but --vkey; repeatable."`
+	JSON            bool     `help:"Print JSON."`
 }
 
 // mostFindings bounds what is printed; the number of all is.
@@ -31,7 +35,13 @@ const mostFindings = 20
 
 // Run checks the folder. The verdict comes last, after all checks ran (L-182).
 func (c *auditVerifyCmd) Run(p *program) error {
-	dir, note, err := c.open()
+	if c.Archive != "" {
+		return c.archive(p)
+	}
+	if len(c.Proof) > 0 {
+		return c.proofs(p)
+	}
+	dir, note, err := c.open(p, auditRead{Command: audit.QueryVerify, Filter: strings.Join(c.Log, " ")})
 	if err != nil {
 		return err
 	}
@@ -49,10 +59,18 @@ func (c *auditVerifyCmd) Run(p *program) error {
 	if err := c.print(p, report); err != nil {
 		return err
 	}
-	if !report.OK() {
-		return &exitError{code: exitVerify}
+	return proved(report)
+}
+
+// proved is nil for a report that proves all that was to be checked.
+func proved(report audit.Report) error {
+	switch {
+	case report.OK():
+		return nil
+	case report.Failed == 0:
+		return printed{errUndecided}
 	}
-	return nil
+	return printed{errCheckFailed}
 }
 
 // A folder at which a daemon works moves under the reader: a checkpoint may be
@@ -65,7 +83,12 @@ const (
 // verify checks the folder, and again when something seems wrong, until two
 // checks in a row say the same.
 func (c *auditVerifyCmd) verify(ctx context.Context, dir string, vkeys []string) (audit.Report, error) {
-	report, err := audit.Verify(dir, vkeys, audit.VerifyOptions{Logs: c.Log})
+	since, err := c.since(vkeys)
+	if err != nil {
+		return audit.Report{}, err
+	}
+	o := audit.VerifyOptions{Logs: c.Log, Since: since}
+	report, err := audit.Verify(dir, vkeys, o)
 	for try := 1; try < verifyTries && (err != nil || !report.OK()); try++ {
 		select {
 		case <-ctx.Done():
@@ -73,7 +96,7 @@ func (c *auditVerifyCmd) verify(ctx context.Context, dir string, vkeys []string)
 		case <-time.After(verifyPause):
 		}
 		before, failed := report, err
-		report, err = audit.Verify(dir, vkeys, audit.VerifyOptions{Logs: c.Log})
+		report, err = audit.Verify(dir, vkeys, o)
 		if reflect.DeepEqual(before, report) && (failed == nil) == (err == nil) {
 			break
 		}
@@ -85,8 +108,8 @@ func (c *auditVerifyCmd) verify(ctx context.Context, dir string, vkeys []string)
 func (c *auditVerifyCmd) damaged(p *program, err error) error {
 	for _, sign := range []error{audit.ErrCorrupt, audit.ErrFormat, audit.ErrSignature} {
 		if errors.Is(err, sign) {
-			report := audit.Report{Findings: []audit.Finding{{Rule: "L-141", Where: "log", Detail: err.Error()}}}
-			return errors.Join(c.print(p, report), &exitError{code: exitVerify})
+			report := audit.Report{Failed: 1, Findings: []audit.Finding{{Rule: "L-141", Where: "log", Detail: err.Error()}}}
+			return errors.Join(c.print(p, report), printed{errCheckFailed})
 		}
 	}
 	return fmt.Errorf("verifying the audit log: %w", err)
@@ -198,49 +221,4 @@ func publicKey(vkey string) (crypto.PublicKey, error) {
 		}
 	}
 	return nil, usageError("%q is not a verification key", vkey)
-}
-
-// verdict is the report as JSON.
-type verdict struct {
-	OK       bool            `json:"ok"`
-	Logs     []verdictLog    `json:"logs"`
-	Findings []audit.Finding `json:"findings"`
-}
-
-type verdictLog struct {
-	Log     string `json:"log"`
-	Origin  string `json:"origin"`
-	Size    uint64 `json:"size"`
-	Durable uint64 `json:"durable"`
-	Root    string `json:"root"`
-}
-
-func (c *auditVerifyCmd) print(p *program, report audit.Report) error {
-	v := verdict{OK: report.OK(), Logs: []verdictLog{}, Findings: report.Findings}
-	for _, l := range report.Logs {
-		v.Logs = append(v.Logs, verdictLog{l.Log, l.Origin, l.Size, l.Durable, base64.StdEncoding.EncodeToString(l.Root[:])})
-	}
-	if c.JSON {
-		return json.NewEncoder(p.stdout).Encode(v)
-	}
-	var text strings.Builder
-	if v.OK {
-		for _, l := range v.Logs {
-			fmt.Fprintf(&text, "OK %s size=%d root=%s\n", l.Origin, l.Size, l.Root)
-		}
-	} else {
-		for i, f := range v.Findings {
-			if i == mostFindings {
-				break
-			}
-			fmt.Fprintf(&text, "%s %s: %s\n", f.Rule, f.Where, f.Detail)
-		}
-		first := audit.Finding{Rule: "L-141", Where: "no log was found to verify"}
-		if len(v.Findings) > 0 {
-			first = v.Findings[0]
-		}
-		fmt.Fprintf(&text, "%d failed checks\nFAIL %s %s\n", len(v.Findings), first.Rule, first.Where)
-	}
-	_, err := fmt.Fprint(p.stdout, text.String())
-	return err
 }

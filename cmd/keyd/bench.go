@@ -22,6 +22,11 @@ import (
 type benchGroup struct {
 	Operations benchCmd          `cmd:"" default:"withargs" help:"Measure every operation, and sales through the switch."`
 	Terminals  benchTerminalsCmd `cmd:"" help:"Measure a large registry: registration, start, cold keys, memory."`
+	Forgeries  benchForgeriesCmd `cmd:"" help:"Measure honest sales beside a flood of forged reversals."`
+	Journal    benchJournalCmd   `cmd:"" help:"Measure a large journal: the start, and a sale."`
+	Audit      benchAuditCmd     `cmd:"" help:"Measure the audit log, with the token that signs it."`
+	Fsync      benchFsyncCmd     `cmd:"" help:"Measure the disk alone: what a flush costs."`
+	Find       benchFindCmd      `cmd:"" help:"Measure the search in a large audit log, and its index."`
 	Soak       benchSoakCmd      `cmd:"" help:"Measure the memory of a daemon under full load over a long time."`
 }
 
@@ -31,6 +36,7 @@ type benchGroup struct {
 type benchCmd struct {
 	Duration    time.Duration `help:"Length of each measurement." default:"5s"`
 	Connections int           `help:"Connections of the load generator to the API." default:"64"`
+	Sellers     int           `help:"Terminals that sell at a time, each waiting for its answer." default:"40"`
 	Only        string        `help:"Measure only the rows whose names contain this word, and the echo." placeholder:"WORD"`
 	Check       bool          `help:"End with status 1 where a hold is missed. Holds are for a machine of two processors with nothing else to do."`
 	Profile     string        `help:"Write a processor profile of the daemon under all rows of the API and the switch; scripts/pgo.sh makes cmd/keyd/default.pgo of it." type:"path" placeholder:"FILE"`
@@ -44,8 +50,8 @@ func (c *benchCmd) Run(p *program) error {
 	if c.EchoListen != "" {
 		return c.serveEcho(p)
 	}
-	if c.Connections < 1 || c.Duration < 100*time.Millisecond {
-		return usageError("want 1 or more --connections and a --duration of 100ms or more")
+	if c.Connections < 1 || c.Sellers < 1 || c.Duration < 100*time.Millisecond {
+		return usageError("want 1 or more --connections and --sellers, and a --duration of 100ms or more")
 	}
 	dir, clean, err := trialDir("")
 	if err != nil {
@@ -181,7 +187,7 @@ func throwAwayToken(dir string) (*hsm.Token, error) {
 	if err := hsm.InitToken(module, "bench", digits(), digits()); err != nil {
 		return nil, err
 	}
-	t, err := hsm.Open(hsm.Config{Module: module, TokenLabel: "bench", PIN: func() (secret.Bytes, error) { return digits(), nil }, RetainPIN: true})
+	t, err := hsm.Open(hsm.Config{Module: module, TokenLabel: "bench", PIN: func() (secret.Bytes, error) { return digits(), nil }, RetainPIN: true, Standing: 8})
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +202,7 @@ func (b *bench) sales() error {
 	if err != nil {
 		return err
 	}
-	terminals := b.dev.Terminals[3:]
+	terminals := b.dev.Terminals[3:min(3+b.Sellers, len(b.dev.Terminals))]
 	f := load(rowSales, len(terminals), b.Duration, b.dev.PID, func(n int) (worker, error) {
 		fixed := terminals[n]
 		t, err := sim.NewTerminal(sim.TerminalConfig{TID: fixed.TID, MID: fixed.MID, BDK: b.dev.TestKeys[fixed.BDK], KSN: fixed.KSN}, 0)
@@ -214,16 +220,17 @@ func (b *bench) sales() error {
 		f.Layer += fmt.Sprintf("; %.2f of the token's limit", f.PerSecond*saleCalls/b.tokenPS)
 	}
 	b.add(f)
+	b.verdicts = append(b.verdicts, (&hold{perSecond: 2000, p99: 40 * time.Millisecond}).check(f)...)
 	if f.Failed > 0 {
 		return fmt.Errorf("%s: %d sales failed", f.Name, f.Failed)
 	}
 	return nil
 }
 
-// saleCalls is how many calls into the token a sale takes: three initial keys,
-// the zone PIN key, two zone MACs of two calls, the PAN's token twice, and the
+// saleCalls is how many calls into the token a sale takes: the initial key's
+// halves, the zone PIN key, two zone MACs of two calls, the PAN's token, and the
 // card data of the journal.
-const saleCalls = 3*2 + 1 + 2*2 + 2 + 1
+const saleCalls = 2 + 1 + 2*2 + 1 + 1
 
 func oneSale(t *sim.Terminal, link *sim.Link) error {
 	sent, err := t.Sale(demoAmountTDES, sim.Card{PAN: demoPANTDES, PIN: testPIN}, nil)

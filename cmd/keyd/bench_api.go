@@ -89,7 +89,9 @@ type judged struct {
 func (h *hold) check(f figure) []judged {
 	all := []judged{
 		{fmt.Sprintf("%s: at least %.0f/s", f.Name, h.perSecond), fmt.Sprintf("%.0f/s", f.PerSecond), f.PerSecond >= h.perSecond},
-		{fmt.Sprintf("%s: at least %.2f of the echo", f.Name, h.ofEcho), fmt.Sprintf("%.2f", f.OfLayer), f.OfLayer >= h.ofEcho},
+	}
+	if h.ofEcho > 0 {
+		all = append(all, judged{fmt.Sprintf("%s: at least %.2f of the echo", f.Name, h.ofEcho), fmt.Sprintf("%.2f", f.OfLayer), f.OfLayer >= h.ofEcho})
 	}
 	if h.p99 > 0 {
 		all = append(all, judged{fmt.Sprintf("%s: p99 at most %v", f.Name, h.p99), f.P99.Round(10 * time.Microsecond).String(), f.P99 <= h.p99})

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -125,19 +124,9 @@ func (b *terminalBench) prepare() error {
 
 // start starts the daemon and returns how long it took until it served.
 func (b *terminalBench) start() (time.Duration, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return 0, err
-	}
-	t := &trial{p: b.p, dir: b.dir, output: new(said), ended: make(chan error, 1)}
-	t.daemon = exec.Command(self, "dev", "--dir", t.devDir(), "--no-sim")
-	t.daemon.Stdout, t.daemon.Stderr = t.output, t.output
 	began := time.Now()
-	if err := t.daemon.Start(); err != nil {
-		return 0, err
-	}
-	go func() { t.ended <- t.daemon.Wait() }()
-	if err := t.await(t.readDev); err != nil {
+	t, err := launchTrial(b.p, b.dir)
+	if err != nil {
 		return 0, err
 	}
 	b.trial = t

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"keyd.dev/keyd/audit"
+	"keyd.dev/keyd/internal/api"
 	"keyd.dev/keyd/internal/ceremony"
 	"keyd.dev/keyd/internal/hsm"
 )
@@ -43,13 +44,17 @@ func (n *node) newCeremonies() (*ceremony.Engine, error) {
 	return ceremony.New(ceremony.Config{House: house, Log: n.log.With("part", "ceremony")})
 }
 
-// besideAPI sends what is under the ceremonies' prefix to them, all else to the API.
-func besideAPI(api, ceremonies http.Handler) http.Handler {
+// besideAPI sends what is under the ceremonies' prefix to them, what auditors copy
+// the log by to its door, all else to the API.
+func besideAPI(door, ceremonies, log http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, ceremony.Prefix) {
+		switch {
+		case strings.HasPrefix(r.URL.Path, ceremony.Prefix):
 			ceremonies.ServeHTTP(w, r)
-			return
+		case r.URL.Path == api.AuditPath:
+			log.ServeHTTP(w, r)
+		default:
+			door.ServeHTTP(w, r)
 		}
-		api.ServeHTTP(w, r)
 	})
 }

@@ -21,6 +21,10 @@ type hasty struct {
 	written atomic.Int64
 }
 
+// lateness is how long a late commit is late: a message leaves in that time on a
+// slow machine too, on which nothing else moves until the commit.
+const lateness = 1500 * time.Millisecond
+
 // Update returns as soon as fn has, and now and then leaves much time until the
 // commit: a kill is to come in between.
 func (h *hasty) Update(ctx context.Context, fn func(isoswitch.Tx) error) error {
@@ -34,7 +38,7 @@ func (h *hasty) Update(ctx context.Context, fn func(isoswitch.Tx) error) error {
 			}
 			shown <- nil
 			if h.written.Add(1)%8 == 0 {
-				wait(context.Background(), 250*time.Millisecond)
+				wait(context.Background(), lateness)
 			}
 			return nil
 		})

@@ -22,11 +22,15 @@ type config struct {
 	Process  processConfig    `toml:"process,omitempty" comment:"What the daemon takes from itself once it has what it needs."`
 	Ops      opsConfig        `toml:"ops" comment:"Health and metrics, plain HTTP on loopback."`
 	Log      logConfig        `toml:"log" comment:"The operator's log on standard error. It is not the audit log."`
-	Upstream []upstreamConfig `toml:"upstream,omitempty" comment:"The acquirer host or issuer that the switch forwards to."`
+	Upstream []upstreamConfig `toml:"upstream,omitempty" comment:"The acquirer hosts or issuers that the switch forwards to."`
+	Route    []routeConfig    `toml:"switch_route,omitempty" comment:"Which sales go to which upstream. A route of the merchant comes before one of all merchants, the longest beginning of the card number before a shorter one, and that before a route of all cards. One upstream needs no routes."`
 	Hook     hookConfig       `toml:"hook,omitempty" comment:"Who is told what becomes of reversals, by HTTPS; without a url nobody is."`
 	Issued   []issuedConfig   `toml:"vault_certificate,omitempty" comment:"Certificates that Vault's PKI engine signs, for api, switch, upstream and vault itself."`
 	Profile  []profileConfig  `toml:"terminal_profile,omitempty" comment:"Kinds of terminals with master keys, beside unionpay, tdes and aes, or in their place."`
+	Listener []listenerConfig `toml:"switch_listener,omitempty" comment:"Further listeners for terminals, with profiles of their own; certificates, rules and limits are those of [switch]."`
 	Rule     []ruleConfig     `toml:"switch_rule,omitempty" comment:"Rules at the door for some terminals or merchants, beside those of [switch]; all that fit hold."`
+	Sink     []sinkConfig     `toml:"audit_sink,omitempty" comment:"Who gets a copy of the audit log: a SIEM by syslog over TLS, or a file; default nobody."`
+	Anchor   []anchorConfig   `toml:"audit_anchor,omitempty" comment:"Where the newest checkpoints of the audit log are kept as well, so that an older copy of it that is put back is found; default nowhere."`
 	Client   []clientConfig   `toml:"client,omitempty" comment:"Who may connect, by the identity in the client certificate; a valid chain alone gives nothing."`
 }
 
@@ -43,6 +47,7 @@ type tokenConfig struct {
 	Sessions            int               `toml:"sessions,omitempty" comment:"Working sessions, 1 to 1024; default 2; network HSMs want more."`
 	CacheKeys           int               `toml:"cache_keys,omitempty" comment:"Keys to keep loaded, 16 to 1000000; default 10000."`
 	CacheObjects        int               `toml:"cache_objects,omitempty" comment:"Of these, objects to keep in the token, 16 to 1000000; the others are unwrapped at use; default 10000. SoftHSM takes 8 KB for each."`
+	Standing            *int              `toml:"standing,omitempty" comment:"Sessions that keep an operation open, each for one of the keys used most, 0 to 64; default 8. A network HSM that counts sessions may want 0."`
 	Deadline            duration          `toml:"deadline,omitempty" comment:"Bound of one use of a key, the wait for a session included; default 2s."`
 }
 
@@ -65,6 +70,8 @@ type auditConfig struct {
 	CheckpointInterval duration `toml:"checkpoint_interval,omitempty" comment:"Time between signed checkpoints, at least 100ms; default 1s."`
 	UnsignedLimit      duration `toml:"unsigned_limit,omitempty" comment:"Age of the unsigned tail above which service is refused, at most 1h; default 5m."`
 	TimeSource         string   `toml:"time_source,omitempty" comment:"Name of the time source in records: ntp:NAME, ptp, none; default none."`
+	KeyOverlap         duration `toml:"key_overlap,omitempty" comment:"How long checkpoints carry the lines of the old key and of the new one after keyd audit rotate-key, at least 24h; default 24h."`
+	KeepMonths         int      `toml:"keep_months,omitempty" comment:"Months of operations that stay here after they ended, 3 or more; older ones that an archive holds may be pruned, by two persons (keyd audit prune), and nothing is pruned without it; default none."`
 	DiskWarnPct        int      `toml:"disk_warn_pct,omitempty" comment:"Free space in percent below which an alarm is raised; default 20."`
 	DiskCriticalPct    int      `toml:"disk_critical_pct,omitempty" comment:"Free space in percent below which operations are refused; default 10."`
 }
@@ -130,7 +137,7 @@ type switchConfig struct {
 	TTerminal      duration `toml:"t_terminal,omitempty" comment:"When a terminal gives up and reverses; default 1m." reload:"yes"`
 	ClockSkew      duration `toml:"clock_skew,omitempty" comment:"How far a terminal's clock may be ahead; default 10m." reload:"yes"`
 	THold          duration `toml:"t_hold,omitempty" comment:"How long a reversal waits for its original in flight; default 20s." reload:"yes"`
-	TStray         duration `toml:"t_stray,omitempty" comment:"How long a late answer is still recognised; default 2m." reload:"yes"`
+	TStray         duration `toml:"t_stray,omitempty" comment:"How long a late answer to a sale is still recognised, and a 25 to its reversal is not the last word; default 2m." reload:"yes"`
 	LookBack       duration `toml:"look_back,omitempty" comment:"How old an original may be to be found; default 168h."`
 	MaxAge         duration `toml:"max_age,omitempty" comment:"How old an original may be to be reversed; default 24h." reload:"yes"`
 	SAFFirstDelay  duration `toml:"saf_first_delay,omitempty" comment:"Wait before a reversal is sent again; default 5s." reload:"yes"`
@@ -147,6 +154,9 @@ type switchConfig struct {
 	CashRate       int      `toml:"cash_reversals_per_hour,omitempty" comment:"The same with one of the reasons of cash_reasons, for one terminal and for one card; default no limit." reload:"yes"`
 	CashReasons    []string `toml:"cash_reasons,omitempty" comment:"Reasons of a reversal (DE 39) by which a machine says that no cash came out; default none." reload:"yes"`
 	RateAction     string   `toml:"reversal_rate_action,omitempty" comment:"What happens to a reversal above one of these rates: observe, an alert; refuse, 58; hold, 00 and nothing is sent until two persons have released it; default observe." reload:"yes"`
+	Unchecked      string   `toml:"linear_unchecked,omitempty" comment:"What becomes of a reversal under cup_ecb with fields that are compared with nothing, DE 55 above all: hold, 00 and nothing is sent until two persons have released it; refuse, 58; default hold." reload:"yes"`
+	SuspectAfter   int      `toml:"suspect_reversals,omitempty" comment:"Reversals of one terminal in an hour that make it suspect until the hour is over; default no limit." reload:"yes"`
+	SuspectAction  string   `toml:"suspect_action,omitempty" comment:"What becomes of a suspect terminal's sales: alert, they go on; sign_in, refused as after a wrong MAC until it signs in, or on, anew; block, 58. Its reversals and voids go on; default alert." reload:"yes"`
 	Completion     int      `toml:"completion_percent,omitempty" comment:"Most that a completion may be of its pre-authorisation, percent, 1 to 200; default 100." reload:"yes"`
 	TimeZone       string   `toml:"time_zone,omitempty" comment:"Time zone of hours and cutover, Europe/Berlin say; default UTC." reload:"yes"`
 	Hours          []string `toml:"hours,omitempty" comment:"Times of the day at which sales are taken, 08:00-22:00 say; default no limit." reload:"yes"`
@@ -155,35 +165,50 @@ type switchConfig struct {
 	EntryModes     []string `toml:"entry_modes,omitempty" comment:"DE 22 that are taken, ? for any digit; others get 30; default 00? and 01? and 02? and 03? and 04? and 05? and 07? and 10? and 79? and 80? and 81? and 82? and 90? and 91? and 95?." reload:"yes"`
 	RefuseSkew     bool     `toml:"refuse_clock_skew,omitempty" comment:"Refuse (30) a sale whose times differ from those of keyd by more than clock_skew; they are told all the same; default false." reload:"yes"`
 	CheckDigit     bool     `toml:"check_digit,omitempty" comment:"Refuse (14) a sale whose card number has a wrong check digit; default false." reload:"yes"`
+	SignIn         duration `toml:"sign_in_interval,omitempty" comment:"Least time between two sign-ins of a terminal with a master key, at most 10m; an earlier one gets 58, but for one while nobody has used the keys of the last; default none." reload:"yes"`
+	SignInRate     int      `toml:"sign_ins_per_minute,omitempty" comment:"Sign-ins in a minute by one client certificate, for all its terminals together; those beyond get 58; default 1200." reload:"yes"`
 	Connections    int      `toml:"connections,omitempty" comment:"Connections of terminals at a time; default 1024."`
 	AcquirerID     string   `toml:"acquirer_id,omitempty" comment:"Acquirer id where a message has no DE 32; default none."`
 	LockoutFailure int      `toml:"lockout_failures,omitempty" comment:"Absent and wrong MACs that lock a terminal on a connection; default 5." reload:"yes"`
+	RefusedRecords int      `toml:"refusals_per_second,omitempty" comment:"Refused messages of one client in a second that have a record each, ten times as many after a silence; beyond, those of a tenth of a second share one, with exact numbers; default 50." reload:"yes"`
 	LockoutWindow  duration `toml:"lockout_window,omitempty" comment:"Time in which they are counted; default 10m." reload:"yes"`
 }
 
 type upstreamConfig struct {
 	Name        string   `toml:"name" comment:"Name in records and metrics."`
-	Addr        string   `toml:"addr" comment:"Address and port."`
+	Addr        string   `toml:"addr,omitempty" comment:"Address and port of its one link; with [[upstream.link]] it is left out; no default."`
 	ServerName  string   `toml:"server_name,omitempty" comment:"Name in its certificate; default the host of addr."`
-	CA          string   `toml:"ca" comment:"Who may sign its certificate, PEM."`
+	CA          string   `toml:"ca,omitempty" comment:"Who may sign its certificate, PEM; no default, each link needs one here or there."`
 	Cert        string   `toml:"cert,omitempty" comment:"Our client certificate, PEM, or vault:NAME of a [[vault_certificate]]; default none."`
 	Key         string   `toml:"key,omitempty" comment:"Its key, PEM."`
 	MinTLS      string   `toml:"min_tls,omitempty" comment:"\"1.3\" (default) or \"1.2\"."`
+	Profile     string   `toml:"profile,omitempty" comment:"What it speaks: the file of a profile that names originals by DE 90; without one it is ascii87; default none."`
+	Head        string   `toml:"head,omitempty" comment:"What stands before the MTI of what is sent to it, TPDU and header say, hexadecimal; without it zeros, as many as the profile has; default none."`
 	ZPK         string   `toml:"zpk" comment:"Alias of the zone PIN key."`
 	ZAK         string   `toml:"zak" comment:"Alias of the zone MAC key."`
+	KeyAge      duration `toml:"key_change_after,omitempty" comment:"Age of a zone key at which the host is asked for a new one (0800 with DE 70 162); needs key_exchange_key; default none."`
+	ExchangeKey string   `toml:"key_exchange_key,omitempty" comment:"Alias of the key-encryption key, agreed with the host, under which it sends new values of zpk and zak (0800 with DE 70 161); without one it may not; default none."`
 	DialTimeout duration `toml:"dial_timeout,omitempty" comment:"Time to connect; default 5s."`
 	Echo        duration `toml:"echo,omitempty" comment:"Time of silence after which an 0800 echo is sent; default 1m."`
 	TID         string   `toml:"tid,omitempty" comment:"DE 41 of keyd's own messages, 8 characters; default KEYD0001."`
 	MID         string   `toml:"mid,omitempty" comment:"DE 42 of keyd's own messages, 15 characters; default KEYD00000000001."`
+	AcquirerID  string   `toml:"acquirer_id,omitempty" comment:"DE 32 of what is sent to it, at most 11 digits; default that of the terminal's message."`
+	FailBack    duration `toml:"fail_back,omitempty" comment:"How long a link that failed must be signed on again before messages go back to it from another; default 1m."`
+	Silence     int      `toml:"silence,omitempty" comment:"Messages in a row that a link leaves unanswered, after which another takes over; -1 is never; default 5."`
+
+	Link []linkConfig `toml:"link,omitempty" comment:"The links to it, those preferred first, in place of addr and server_name of [[upstream]]."`
 }
 
 type clientConfig struct {
 	Name  string   `toml:"name" comment:"Name in records and answers." reload:"yes"`
-	URI   string   `toml:"uri" comment:"First URI SAN of its certificate, else its first DNS SAN." reload:"yes"`
+	URI   string   `toml:"uri" comment:"First URI SAN of its certificate, else its first DNS SAN. With {tid} in it, for a client whose one role is terminal, that of many certificates, each of which names its one terminal there." reload:"yes"`
 	Roles []string `toml:"roles" comment:"application, admin, operator, custodian, auditor, terminal; none: every operation is refused." reload:"yes"`
 	Keys  []string `toml:"keys,omitempty" comment:"Aliases that it may use; * and ? are wild cards; \"*\" is every key." reload:"yes"`
 	// Operations narrows the roles.
 	Operations []string `toml:"operations,omitempty" comment:"The only operations of its roles that it may do, [\"VerifyMac\"] say; default all of them." reload:"yes"`
+
+	Terminals []string `toml:"terminals,omitempty" comment:"Of a client whose one role is terminal: the terminals that may come by its links, TIDs, FIRST-LAST for a range of them, * and ? as wild cards; default no limit." reload:"yes"`
+	Merchants []string `toml:"merchants,omitempty" comment:"The same by the merchants of terminals, MIDs; a terminal must be in both lists; default no limit." reload:"yes"`
 
 	RequestsPerSecond  int `toml:"requests_per_second,omitempty" comment:"Requests in a second, in place of those of [api]; default none." reload:"yes"`
 	Burst              int `toml:"burst,omitempty" comment:"Requests at once after a silence, in place of those of [api]; default none." reload:"yes"`
@@ -235,10 +260,6 @@ func (c *switchConfig) tls() tlsConfig {
 	return tlsConfig{c.Cert, c.Key, c.ClientCA, c.CRL, c.CRLStrict, c.MinTLS}
 }
 
-func (c *upstreamConfig) tls() tlsConfig {
-	return tlsConfig{Cert: c.Cert, Key: c.Key, CA: c.CA, MinTLS: c.MinTLS}
-}
-
 // fillDefaults puts the documented defaults where the file says nothing.
 func (c *config) fillDefaults() {
 	def(&c.Token.Label, "keyd")
@@ -249,11 +270,16 @@ func (c *config) fillDefaults() {
 	def(&c.Token.Sessions, 2)
 	def(&c.Token.CacheKeys, 10_000)
 	def(&c.Token.CacheObjects, 10_000)
+	if c.Token.Standing == nil {
+		eight := 8
+		c.Token.Standing = &eight
+	}
 	def(&c.Token.Deadline, duration(2*time.Second))
 	def(&c.Process.Sandbox, string(sandbox.BestEffort))
 	def(&c.Audit.SegmentMB, 64)
 	def(&c.Audit.CheckpointInterval, duration(time.Second))
 	def(&c.Audit.UnsignedLimit, duration(5*time.Minute))
+	def(&c.Audit.KeyOverlap, duration(24*time.Hour))
 	def(&c.Audit.TimeSource, "none")
 	def(&c.Audit.DiskWarnPct, 20)
 	def(&c.Audit.DiskCriticalPct, 10)
@@ -282,12 +308,15 @@ func (c *config) fillDefaults() {
 	def(&s.ClockSkew, duration(10*time.Minute))
 	def(&s.KSNStep, 10_000)
 	def(&s.RateAction, string(isoswitch.Observe))
+	def(&s.Unchecked, string(isoswitch.Hold))
 	def(&s.Completion, 100)
+	def(&s.SuspectAction, string(isoswitch.QuarantineAlert))
 	def(&s.TimeZone, "UTC")
 	if s.EntryModes == nil {
 		s.EntryModes = isoswitch.DefaultEntryModes()
 	}
 	def(&s.Connections, 1024)
+	def(&s.SignInRate, 1200)
 	def(&s.THold, duration(20*time.Second))
 	def(&s.TStray, duration(2*time.Minute))
 	def(&s.LookBack, duration(7*24*time.Hour))
@@ -301,6 +330,7 @@ func (c *config) fillDefaults() {
 	def(&s.SaleDiskPct, max(12, c.Audit.DiskCriticalPct+2))
 	c.Hook.fillDefaults()
 	def(&s.LockoutFailure, 5)
+	def(&s.RefusedRecords, 50)
 	def(&s.LockoutWindow, duration(10*time.Minute))
 	for i := range c.Upstream {
 		u := &c.Upstream[i]
@@ -309,6 +339,11 @@ func (c *config) fillDefaults() {
 		def(&u.Echo, duration(time.Minute))
 		def(&u.TID, "KEYD0001")
 		def(&u.MID, "KEYD00000000001")
+		def(&u.FailBack, duration(time.Minute))
+		def(&u.Silence, 5)
+	}
+	for i := range c.Sink {
+		c.Sink[i].fillDefaults()
 	}
 	c.Vault.fillDefaults()
 	def(&c.Log.Level, "info")

@@ -50,12 +50,17 @@ func (f *configFile) check(name string) error {
 	k.want(f.Store.Path != "", "store.path", "needs the path of the database")
 	k.audit(&f.Audit)
 	k.api(&f.API)
-	k.switchLink(&f.Switch, len(f.Upstream), f.Audit.DiskCriticalPct)
+	k.switchLink(&f.Switch, f.Audit.DiskCriticalPct)
+	k.listeners(&f.config)
 	k.door(&f.config)
 	for i := range f.Upstream {
 		k.upstream(fmt.Sprintf("upstream[%d]", i), &f.Upstream[i])
 	}
+	k.links(f.Upstream)
+	k.routes(&f.config)
 	k.hook(&f.config)
+	k.sinks(f.Sink)
+	k.anchors(f.Anchor, f.Audit.Dir)
 	k.clients(f.Client)
 	k.profiles(f.Profile)
 	k.vault(&f.config)
@@ -89,6 +94,7 @@ func (k *configCheck) token(t *tokenConfig) {
 	k.between("token.sessions", t.Sessions, 1, 1024)
 	k.between("token.cache_keys", t.CacheKeys, 16, 1_000_000)
 	k.between("token.cache_objects", t.CacheObjects, 16, 1_000_000)
+	k.between("token.standing", *t.Standing, 0, 64)
 	k.span("token.deadline", t.Deadline, 10*time.Millisecond, time.Minute)
 }
 
@@ -99,6 +105,8 @@ func (k *configCheck) audit(a *auditConfig) {
 	k.between("audit.segment_mb", a.SegmentMB, 8, 256)
 	k.span("audit.checkpoint_interval", a.CheckpointInterval, 100*time.Millisecond, time.Minute)
 	k.span("audit.unsigned_limit", a.UnsignedLimit, time.Second, time.Hour)
+	k.span("audit.key_overlap", a.KeyOverlap, 24*time.Hour, 366*24*time.Hour)
+	k.want(a.KeepMonths == 0 || a.KeepMonths >= 3 && a.KeepMonths <= 1200, "audit.keep_months", "%d is not 0 or 3 to 1200: the last three months stay readable at once", a.KeepMonths)
 	k.between("audit.disk_critical_pct", a.DiskCriticalPct, 1, 90)
 	k.between("audit.disk_warn_pct", a.DiskWarnPct, a.DiskCriticalPct, 95)
 }
@@ -125,7 +133,7 @@ func (k *configCheck) api(a *apiConfig) {
 	k.limits(a)
 }
 
-func (k *configCheck) switchLink(s *switchConfig, upstreams, critical int) {
+func (k *configCheck) switchLink(s *switchConfig, critical int) {
 	if s.Listen == "" {
 		return
 	}
@@ -136,7 +144,6 @@ func (k *configCheck) switchLink(s *switchConfig, upstreams, critical int) {
 		err = isoswitch.Serves(speaks)
 	}
 	k.want(err == nil, "switch.profile", "%v", err)
-	k.want(upstreams == 1, "upstream", "the switch needs exactly one [[upstream]], there are %d", upstreams)
 	k.want(s.MaxAmount > 0 && s.MaxAmount <= 999_999_999_999, "switch.max_amount", "%d is not 1 to 999999999999 minor units", s.MaxAmount)
 	for _, c := range s.Currencies {
 		k.want(currency.MatchString(c), "switch.currencies", "%q is not an ISO 4217 number", c)
@@ -157,6 +164,8 @@ func (k *configCheck) switchLink(s *switchConfig, upstreams, critical int) {
 	k.between("switch.card_reversals_per_hour", s.CardRate, 0, 1_000_000)
 	k.between("switch.cash_reversals_per_hour", s.CashRate, 0, 1_000_000)
 	k.between("switch.connections", s.Connections, 1, 100_000)
+	k.span("switch.sign_in_interval", s.SignIn, 0, 10*time.Minute)
+	k.between("switch.sign_ins_per_minute", s.SignInRate, 1, 1_000_000)
 	k.want(acquirerID.MatchString(s.AcquirerID), "switch.acquirer_id", "%q is not at most 11 digits", s.AcquirerID)
 	k.span("switch.t_stray", s.TStray, s.TUpstream.std(), 24*time.Hour)
 	k.span("switch.look_back", s.LookBack, time.Hour, 90*24*time.Hour)
@@ -170,18 +179,24 @@ func (k *configCheck) switchLink(s *switchConfig, upstreams, critical int) {
 	k.between("switch.sale_disk_pct", s.SaleDiskPct, 1, 97)
 	k.want(s.SaleDiskPct > critical, "switch.sale_disk_pct", "%d must be above audit.disk_critical_pct, %d: reversals need what is left", s.SaleDiskPct, critical)
 	k.between("switch.lockout_failures", s.LockoutFailure, 1, 1000)
+	k.between("switch.refusals_per_second", s.RefusedRecords, 1, 1_000_000)
 	k.span("switch.lockout_window", s.LockoutWindow, time.Second, 24*time.Hour)
 }
 
 func (k *configCheck) upstream(at string, u *upstreamConfig) {
 	k.want(clientName.MatchString(u.Name), at+".name", "needs a name of letters, digits and ._:/@+-")
-	k.address(at+".addr", u.Addr)
-	k.want(u.CA != "", at+".ca", "needs the CA file that the upstream's certificate is checked against")
-	k.want((u.Cert == "") == (u.Key == "") || isIssued(u.Cert), at+".cert", "cert and key go together")
 	k.minTLS(at, u.MinTLS)
 	k.want(aliasName.MatchString(u.ZPK), at+".zpk", "%q is not an alias, alias/zpk/host say", u.ZPK)
 	k.want(aliasName.MatchString(u.ZAK), at+".zak", "%q is not an alias, alias/zak/host say", u.ZAK)
-	k.span(at+".dial_timeout", u.DialTimeout, 100*time.Millisecond, time.Minute)
+	k.want(u.ExchangeKey == "" || aliasName.MatchString(u.ExchangeKey), at+".key_exchange_key", "%q is not an alias, alias/kek/host say", u.ExchangeKey)
+	k.hostSpeech(at, u)
+	if u.KeyAge != 0 {
+		k.want(u.ExchangeKey != "", at+".key_change_after", "needs key_exchange_key, under which the host sends the new key")
+		k.span(at+".key_change_after", u.KeyAge, time.Second, 366*24*time.Hour)
+	}
+	k.want(acquirerID.MatchString(u.AcquirerID), at+".acquirer_id", "%q is not at most 11 digits", u.AcquirerID)
+	k.span(at+".fail_back", u.FailBack, time.Millisecond, 24*time.Hour)
+	k.between(at+".silence", u.Silence, -1, 1000)
 	k.want(len(u.TID) == 8, at+".tid", "%q has not 8 characters", u.TID)
 	k.want(len(u.MID) == 15, at+".mid", "%q has not 15 characters", u.MID)
 	k.span(at+".echo", u.Echo, time.Second, time.Hour)
@@ -210,6 +225,7 @@ func (k *configCheck) clients(clients []clientConfig) {
 			k.want(slices.Contains(custody.Roles(), custody.Role(role)), at+".roles", "%q is not a role; there are %s", role, quoted(custody.Roles()))
 		}
 		k.operations(at, c)
+		k.clientScope(at, c)
 		k.clientLimits(at, c)
 		for _, pattern := range c.Keys {
 			_, err := path.Match(pattern, "alias/x")
@@ -227,6 +243,17 @@ func (k *configCheck) secondPerson(a *apiConfig, clients []clientConfig) {
 		}
 	}
 	k.want(!*a.DualControl || admins != 1, "api.dual_control", "needs two clients of the role admin, who approve for each other, and there is one; name another, or say false")
+}
+
+// clientScope checks which terminals may come by the links of a client.
+func (k *configCheck) clientScope(at string, c clientConfig) {
+	terminal := len(c.Roles) == 1 && c.Roles[0] == string(custody.RoleTerminal)
+	err := custody.CheckScope(c.Terminals, nil)
+	k.want(err == nil && (terminal || c.Terminals == nil), at+".terminals", "is for a client whose one role is terminal: TIDs of 8 characters, ranges FIRST-LAST of them, patterns with * or ?")
+	err = custody.CheckScope(nil, c.Merchants)
+	k.want(err == nil && (terminal || c.Merchants == nil), at+".merchants", "is for a client whose one role is terminal: MIDs of 15 characters, ranges FIRST-LAST of them, patterns with * or ?")
+	n := strings.Count(c.URI, "{tid}")
+	k.want(n == 0 || n == 1 && terminal, at+".uri", "{tid} may stand once, for a client whose one role is terminal")
 }
 
 // operations checks what narrows the roles of a client.

@@ -43,6 +43,10 @@ func (s *switchConfig) velocity() isoswitch.Velocity {
 	}
 }
 
+func (s *switchConfig) quarantine() isoswitch.Quarantine {
+	return isoswitch.Quarantine{After: s.SuspectAfter, Action: isoswitch.QuarantineAction(s.SuspectAction)}
+}
+
 // door checks the rules at the door, each key for itself.
 func (k *configCheck) door(c *config) {
 	s := &c.Switch
@@ -55,6 +59,11 @@ func (k *configCheck) door(c *config) {
 	}
 	err := s.velocity().Check()
 	k.want(err == nil, "switch.reversal_rate_action", "%s", inWords(err))
+	err = isoswitch.VelocityAction(s.Unchecked).Check()
+	k.want(err == nil, "switch.linear_unchecked", "%s", inWords(err))
+	err = s.quarantine().Check()
+	k.want(err == nil, "switch.suspect_action", "%s", inWords(err))
+	k.between("switch.suspect_reversals", s.SuspectAfter, 0, 1_000_000)
 	k.between("switch.completion_percent", s.Completion, 1, 200)
 	seen := make(map[string]bool)
 	for i, r := range c.Rule {

@@ -16,7 +16,6 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
-	"keyd.dev/keyd/internal/profile"
 	"keyd.dev/keyd/internal/tomlfile"
 )
 
@@ -112,11 +111,19 @@ func (c *config) resolvePaths(dir string) {
 	for i := range c.Upstream {
 		u := &c.Upstream[i]
 		paths = append(paths, &u.CA, &u.Cert, &u.Key)
+		for n := range u.Link {
+			paths = append(paths, &u.Link[n].CA, &u.Link[n].Cert, &u.Link[n].Key)
+		}
 	}
 	paths = append(paths, &c.Hook.CA, &c.Hook.Cert, &c.Hook.Key)
-	if !slices.Contains(profile.Names(), c.Switch.Profile) {
-		paths = append(paths, &c.Switch.Profile)
+	for i := range c.Sink {
+		s := &c.Sink[i]
+		paths = append(paths, &s.CA, &s.Cert, &s.Key, &s.Path)
 	}
+	for i := range c.Anchor {
+		paths = append(paths, &c.Anchor[i].Dir)
+	}
+	paths = append(paths, c.ownProfiles()...)
 	paths = append(paths, c.Vault.paths()...)
 	paths = append(paths, c.Process.paths()...)
 	for _, p := range paths {

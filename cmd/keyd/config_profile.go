@@ -15,7 +15,7 @@ type profileConfig struct {
 	Keys      string   `toml:"working_keys,omitempty" comment:"Algorithm of the working keys: TDES_2KEY (default) or AES_128." reload:"yes"`
 	MAC       string   `toml:"mac_usage,omitempty" comment:"Usage of the MAC key: M1 (default), M3 or M6." reload:"yes"`
 	MACBytes  int      `toml:"mac_length,omitempty" comment:"Length of the MAC key in bytes: 16 (default), or 8, which is single DES." reload:"yes"`
-	Algorithm string   `toml:"mac_algorithm,omitempty" comment:"What the MAC key is for: x9_9, cbc_mac_3des or x9_19, or cup_ecb with usage M1; default what usage and length say." reload:"yes"`
+	Algorithm string   `toml:"mac_algorithm,omitempty" comment:"What the MAC key is for: x9_9, cbc_mac_3des, x9_19 or cmac, or cup_ecb with usage M1; default what usage and length say." reload:"yes"`
 	Single    bool     `toml:"single_length,omitempty" comment:"Permit form 001 of field 62, in which every key is single DES; default false." reload:"yes"`
 	Overlap   duration `toml:"overlap,omitempty" comment:"How long replaced working keys still verify and decipher, at most 168h; default 0." reload:"yes"`
 	MaxAge    duration `toml:"max_age,omitempty" comment:"When working keys are too old and the terminal must sign in, whole seconds; 0 is never, unionpay has 48h; default 0." reload:"yes"`

@@ -40,12 +40,21 @@ func configSections() []configSection {
 	var c config
 	v := reflect.ValueOf(&c).Elem()
 	for i := range v.NumField() { // one of each, so that the defaults of lists show
-		if f := v.Field(i); isList(f.Type()) {
-			f.Set(reflect.MakeSlice(f.Type(), 1, 1))
-		}
+		oneOfEach(v.Field(i))
 	}
 	c.fillDefaults()
 	return sectionsOf("", v)
+}
+
+// oneOfEach makes lists of tables that have one, also below one another.
+func oneOfEach(v reflect.Value) {
+	if !isList(v.Type()) {
+		return
+	}
+	v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+	for one, i := v.Index(0), 0; i < one.NumField(); i++ {
+		oneOfEach(one.Field(i))
+	}
 }
 
 func isList(t reflect.Type) bool {

@@ -43,7 +43,9 @@ func TestConfigReference(t *testing.T) {
 func TestConfigReferenceDefaults(t *testing.T) {
 	// What other places fill in, where a name of another key is the default.
 	elsewhere := map[string]bool{
-		"ops.socket": true, "upstream.server_name": true, "api.burst": true, "vault.dir": true,
+		"upstream.acquirer_id": true, "upstream.link.server_name": true, "upstream.link.ca": true, "upstream.link.cert": true,
+		"upstream.link.key": true, "upstream.link.min_tls": true, "upstream.link.dial_timeout": true,
+		"ops.socket": true, "upstream.server_name": true, "audit_sink.server_name": true, "api.burst": true, "vault.dir": true,
 		"terminal_profile.master_key": true, "terminal_profile.working_keys": true,
 		"terminal_profile.mac_usage": true, "terminal_profile.mac_length": true,
 		"terminal_profile.mac_algorithm": true, "terminal_profile.max_messages": true,

@@ -129,7 +129,9 @@ func (k *configCheck) vault(c *config) {
 	}
 	k.usesIssued("hook", [2]string{c.Hook.Cert, c.Hook.Key}, names)
 	for i := range c.Upstream {
-		k.usesIssued(fmt.Sprintf("upstream[%d]", i), [2]string{c.Upstream[i].Cert, c.Upstream[i].Key}, names)
+		for n, l := range c.Upstream[i].ends() {
+			k.usesIssued(c.Upstream[i].at(i, n), [2]string{l.Cert, l.Key}, names)
+		}
 	}
 }
 

@@ -141,10 +141,10 @@ func (d *demo) pinArrived(tid string) []string {
 func (d *demo) reversals() {
 	d.heading("A genuine reversal, honoured once")
 	d.terminal("T0000001", func(t *pos) {
-		_, first, err := t.reverse(iso8583.ReversalRequest, nil)
+		_, first, err := t.reverse(iso8583.ReversalRequest)
 		code, problems := answered(first, err, "00")
 		d.line("reversal of the sale over 25.00", code, "reversed at the issuer exactly once", append(problems, d.reversedOnce("T0000001")...)...)
-		_, again, err := t.reverse(iso8583.ReversalRepeat, nil)
+		_, again, err := t.reverse(iso8583.ReversalRepeat)
 		code, problems = answered(again, err, "00")
 		if first != nil && again != nil && (first.Text(37) != again.Text(37) || first.Text(38) != again.Text(38)) {
 			problems = append(problems, "the repeat got another reference")
@@ -176,14 +176,14 @@ func (d *demo) reversedOnce(tid string) []string {
 func (d *demo) forgeries() {
 	d.heading("Forged reversals, refused")
 	d.terminal("T0000001", func(t *pos) {
-		honoured := t.state.Reversal
+		honoured := t.State().Reversal
 		if _, answer, err := t.sell(demoAmountTDES, sim.Card{PAN: demoPANTDES}); err != nil || answer.Text(39) != "00" {
 			d.line("a second sale, to be attacked", "", "", "it was not approved")
 			return
 		}
-		t.state.Reversal = honoured // of the first sale: the original of row D-28
+		t.State().Reversal = honoured // of the first sale: the original of row D-28
 		for _, f := range sim.Forgeries() {
-			_, answer, err := t.forge(f, d.dev)
+			_, answer, err := outcome(t.forge(f, d.dev))
 			code, problems := answered(answer, err, f.Code)
 			d.line(f.About, code, f.Row+", "+meaning(f.Code), problems...)
 		}
@@ -214,7 +214,8 @@ func (d *demo) fromReceipt(t *pos) (*sim.Sent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.Reversal(iso8583.ReversalRequest, sale, victim.state.Sale.RRN, victim.state.Sale.Approval, nil)
+	known := victim.State().Sale
+	return t.dukpt.Reversal(iso8583.ReversalRequest, sale, known.RRN, known.Approval, nil)
 }
 
 // book looks at the issuer's side: what was attacked stands.
@@ -254,8 +255,8 @@ func (d *demo) log() {
 	}
 	code, out = d.self("audit", "verify", "--dir", changed, "--vkey", d.dev.AuditVkey)
 	problems = nil
-	if code != exitVerify {
-		problems = append(problems, fmt.Sprintf("exit status %d, must be %d: %s", code, exitVerify, lastLine(out)))
+	if code != auditExitFailed {
+		problems = append(problems, fmt.Sprintf("exit status %d, must be %d: %s", code, auditExitFailed, lastLine(out)))
 	}
 	d.line("a copy with one byte of one record changed", fmt.Sprintf("exit %d", code), shorten(lastLine(out), 42), problems...)
 }

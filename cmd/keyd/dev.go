@@ -19,6 +19,7 @@ type devCmd struct {
 	API      string `name:"api" placeholder:"ADDR" help:"Address of the API; default a free port on 127.0.0.1."`
 	Switch   string `placeholder:"ADDR" help:"Address of the switch."`
 	Ops      string `placeholder:"ADDR" help:"Address of health and metrics."`
+	UnionPay bool   `name:"unionpay" help:"Let UnionPay terminals in as well, by a listener of their own: 10000198 and ten more, with published master keys."`
 	Upstream string `placeholder:"ADDR" help:"Address that keyd connects to, and where the simulated issuer listens."`
 	Pprof    bool   `help:"Offer profiles under /debug/pprof/ beside health and metrics."`
 	NoSim    bool   `name:"no-sim" help:"Start no issuer: run one of your own at the upstream address."`
@@ -163,7 +164,10 @@ func (d *devDir) tell(w io.Writer, cfg *configFile) error {
 	_, err := fmt.Fprintf(w, "ready: %s\n"+
 		"  API      https://%s  (mutual TLS; clients in %s)\n"+
 		"  switch   %s\n  issuer   %s\n  health   http://%s/readyz\n",
-		d.file("dev.json"), cfg.API.Listen, d.file("pki"), cfg.Switch.Listen, cfg.Upstream[0].Addr, cfg.Ops.Listen)
+		d.file("dev.json"), cfg.API.Listen, d.file("pki"), cfg.Switch.Listen, *cfg.issuerAddr(), cfg.Ops.Listen)
+	if addr := cfg.unionPayAddr(); err == nil && addr != "" {
+		_, err = fmt.Fprintf(w, "  unionpay %s\n", addr)
+	}
 	return err
 }
 
@@ -177,7 +181,7 @@ func (d *devDir) newIssuer(daemon *daemon, cfg *configFile) (*sim.Issuer, net.Li
 	}
 	issuer, err := sim.NewIssuer(sim.IssuerConfig{
 		TLS:    files.Server(),
-		PINKey: testZPK, MACKey: testZAK,
+		PINKey: testZPK, MACKey: testZAK, KEK: testKEK, KeysPath: d.file(devBook) + issuerKeys,
 		Rules:    sim.DefaultRules(),
 		BookPath: d.file(devBook),
 		Log:      daemon.log.With("part", "issuer"),
@@ -185,7 +189,7 @@ func (d *devDir) newIssuer(daemon *daemon, cfg *configFile) (*sim.Issuer, net.Li
 	if err != nil {
 		return nil, nil, err
 	}
-	listener, err := net.Listen("tcp", cfg.Upstream[0].Addr)
+	listener, err := net.Listen("tcp", *cfg.issuerAddr())
 	if err != nil {
 		return nil, nil, advise(fmt.Errorf("taking the port of the simulated issuer: %w", err), "stop what has it, start with --no-sim, or change the addr of [[upstream]] in %s", cfg.path)
 	}

@@ -17,6 +17,7 @@ const (
 type devReport struct {
 	APIURL     string               `json:"api_url"`
 	SwitchAddr string               `json:"switch_addr"`
+	UnionPay   string               `json:"unionpay_addr,omitempty"` // where UnionPay terminals are let in
 	OpsAddr    string               `json:"ops_addr"`
 	CACert     string               `json:"ca_cert"`
 	Config     string               `json:"config"`
@@ -51,6 +52,7 @@ func (d *devDir) report(cfg *configFile) devReport {
 	r := devReport{
 		APIURL:     "https://" + cfg.API.Listen,
 		SwitchAddr: cfg.Switch.Listen,
+		UnionPay:   cfg.unionPayAddr(),
 		OpsAddr:    cfg.Ops.Listen,
 		CACert:     d.file("pki", "ca.pem"),
 		Config:     cfg.path,
@@ -60,7 +62,7 @@ func (d *devDir) report(cfg *configFile) devReport {
 		Account:    cfg.API.Account,
 		Clients:    make(map[string]devClient),
 		Issuer: devIssuer{
-			Addr: cfg.Upstream[0].Addr, Cert: d.file("pki", "issuer.pem"), Key: d.file("pki", "issuer.key"), Book: d.file(devBook),
+			Addr: *cfg.issuerAddr(), Cert: d.file("pki", "issuer.pem"), Key: d.file("pki", "issuer.key"), Book: d.file(devBook),
 		},
 		TestKeys:  make(map[string]string),
 		Terminals: testTerminals(),
@@ -70,6 +72,13 @@ func (d *devDir) report(cfg *configFile) devReport {
 		r.Clients[c.Name] = devClient{Cert: d.file("pki", c.Name+".pem"), Key: d.file("pki", c.Name+".key"), Roles: c.Roles}
 	}
 	for _, k := range testKeys() {
+		r.TestKeys[k.alias] = k.value
+	}
+	if r.UnionPay == "" {
+		return r
+	}
+	r.Terminals = append(r.Terminals, masterTerminals()...)
+	for _, k := range masterKeys() {
 		r.TestKeys[k.alias] = k.value
 	}
 	return r

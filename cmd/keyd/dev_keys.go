@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 
 	"keyd.dev/keyd/audit"
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/isoswitch"
-	"keyd.dev/keyd/internal/secret"
 	"keyd.dev/keyd/internal/store"
 	"keyd.dev/keyd/keys"
 )
@@ -55,8 +53,9 @@ type testTerminal struct {
 	TID    string           `json:"tid"`
 	MID    string           `json:"mid"`
 	Scheme isoswitch.Scheme `json:"scheme"`
-	BDK    string           `json:"bdk"` // alias
-	KSN    string           `json:"ksn"` // the first that it uses
+	BDK    string           `json:"bdk,omitempty"` // alias
+	KSN    string           `json:"ksn,omitempty"` // the first that it uses
+	TMK    string           `json:"tmk,omitempty"` // alias of the master key, in place of these
 }
 
 // loadTerminals is how many terminals there are for load, T0000100 and on.
@@ -64,13 +63,14 @@ const loadTerminals = 50
 
 func testTerminals() []testTerminal {
 	list := []testTerminal{
-		{"T0000001", "M00000000000001", isoswitch.TDESDUKPT, aliasBDKTDES, "FFFF9876543210E00001"},
-		{"T0000002", "M00000000000001", isoswitch.AESDUKPT, aliasBDKAES, "123456789012345600000001"},
-		{"T0000003", "M00000000000002", isoswitch.TDESDUKPT, aliasBDKTDES, "FFFF9876543211000001"},
+		{TID: "T0000001", MID: "M00000000000001", Scheme: isoswitch.TDESDUKPT, BDK: aliasBDKTDES, KSN: "FFFF9876543210E00001"},
+		{TID: "T0000002", MID: "M00000000000001", Scheme: isoswitch.AESDUKPT, BDK: aliasBDKAES, KSN: "123456789012345600000001"},
+		{TID: "T0000003", MID: "M00000000000002", Scheme: isoswitch.TDESDUKPT, BDK: aliasBDKTDES, KSN: "FFFF9876543211000001"},
 	}
 	for n := range loadTerminals {
 		list = append(list, testTerminal{
-			fmt.Sprintf("T%07d", 100+n), "M00000000000100", isoswitch.TDESDUKPT, aliasBDKTDES, fmt.Sprintf("FFFF98765510%02X000001", n),
+			TID: fmt.Sprintf("T%07d", 100+n), MID: "M00000000000100", Scheme: isoswitch.TDESDUKPT, BDK: aliasBDKTDES,
+			KSN: fmt.Sprintf("FFFF98765510%02X000001", n),
 		})
 	}
 	return list
@@ -80,25 +80,14 @@ func testTerminals() []testTerminal {
 func (n *node) loadTestKeys(ctx context.Context) error {
 	caller := custody.SystemCaller("keyd-dev", custody.RoleCustodian)
 	for _, k := range testKeys() {
-		_, err := n.db.Alias(ctx, k.alias)
-		if err == nil {
-			continue
-		}
-		if !errors.Is(err, custody.ErrNoAlias) {
+		if err := n.loadTestKey(ctx, caller, k); err != nil {
 			return err
-		}
-		value, err := hex.DecodeString(k.value)
-		if err != nil {
-			return err
-		}
-		clear := secret.From(value)
-		_, err = n.custody.ImportClear(ctx, caller, "dev", custody.ImportClear{Attributes: k.as, Value: clear, Alias: k.alias})
-		clear.Clear()
-		if err != nil {
-			return fmt.Errorf("importing the test key %s: %w", k.alias, err)
 		}
 	}
-	return n.loadTestTerminals(ctx)
+	if err := n.loadTestTerminals(ctx); err != nil || n.cfg.unionPayAddr() == "" {
+		return err
+	}
+	return n.loadMasterTerminals(ctx)
 }
 
 func (n *node) loadTestTerminals(ctx context.Context) error {

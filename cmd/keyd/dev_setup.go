@@ -55,10 +55,13 @@ func (d *devDir) prepare(p *program, c *devCmd) (*configFile, error) {
 		return nil, fmt.Errorf("%s has no [[upstream]] or no switch.listen, which `keyd dev` needs; use `keyd serve` with it", path)
 	}
 	flags := [4]string{c.API, c.Switch, c.Ops, c.Upstream}
-	for i, value := range []*string{&cfg.API.Listen, &cfg.Switch.Listen, &cfg.Ops.Listen, &cfg.Upstream[0].Addr} {
+	for i, value := range []*string{&cfg.API.Listen, &cfg.Switch.Listen, &cfg.Ops.Listen, cfg.issuerAddr()} {
 		if flags[i] != "" {
 			*value = flags[i]
 		}
+	}
+	if c.UnionPay {
+		cfg.serveUnionPay()
 	}
 	if c.Sandbox != "" {
 		mode, err := sandbox.ParseMode(c.Sandbox)
@@ -135,11 +138,14 @@ func (d *devDir) newConfig(c *devCmd, module string) (*configFile, error) {
 		Ops: opsConfig{Listen: c.Ops},
 		Upstream: []upstreamConfig{{
 			Name: "issuer", Addr: c.Upstream, CA: pki("ca.pem"), Cert: pki(upstreamClient + ".pem"), Key: pki(upstreamClient + ".key"),
-			ZPK: aliasZPK, ZAK: aliasZAK,
+			ZPK: aliasZPK, ZAK: aliasZAK, ExchangeKey: aliasKEK,
 		}},
 		Client: devClients(),
 	}}
 	cfg.fillDefaults()
+	if c.UnionPay {
+		cfg.serveUnionPay()
+	}
 	return cfg, cfg.pickPorts()
 }
 
@@ -149,7 +155,11 @@ const devRefusals = 100_000
 
 // pickPorts replaces addresses that are empty, or whose port is 0, by free ones.
 func (c *config) pickPorts() error {
-	for _, addr := range []*string{&c.API.Listen, &c.Switch.Listen, &c.Ops.Listen, &c.Upstream[0].Addr} {
+	addrs := []*string{&c.API.Listen, &c.Switch.Listen, &c.Ops.Listen, c.issuerAddr()}
+	for i := range c.Listener {
+		addrs = append(addrs, &c.Listener[i].Listen)
+	}
+	for _, addr := range addrs {
 		host, port, err := net.SplitHostPort(*addr)
 		if *addr != "" && (err != nil || port != "0") {
 			continue

@@ -288,9 +288,13 @@ func (e *examination) tokenPIN(info hsm.Info) {
 }
 
 func (e *examination) ports(cfg *configFile, running bool) {
-	for _, l := range []struct{ key, addr string }{
+	ends := []struct{ key, addr string }{
 		{"api.listen", cfg.API.Listen}, {"switch.listen", cfg.Switch.Listen}, {"ops.listen", cfg.Ops.Listen},
-	} {
+	}
+	for i, l := range cfg.Listener {
+		ends = append(ends, struct{ key, addr string }{fmt.Sprintf("switch_listener[%d].listen", i), l.Listen})
+	}
+	for _, l := range ends {
 		if l.addr == "" {
 			continue
 		}
@@ -338,6 +342,7 @@ func (e *examination) auditFolder(cfg *configFile) {
 	os.Remove(probe.Name())
 	e.ok("audit log", "%s can be written", dir)
 	e.disk(cfg)
+	e.anchors(cfg)
 }
 
 func (e *examination) disk(cfg *configFile) {
@@ -373,10 +378,12 @@ func (e *examination) certificates(cfg *configFile) {
 		}{"switch certificate", cfg.Switch.tls()})
 	}
 	for i := range cfg.Upstream {
-		ends = append(ends, struct {
-			name string
-			tls  tlsConfig
-		}{"upstream certificate", cfg.Upstream[i].tls()})
+		for _, l := range cfg.Upstream[i].ends() {
+			ends = append(ends, struct {
+				name string
+				tls  tlsConfig
+			}{cfg.endName(&cfg.Upstream[i], &l) + " certificate", l.tls()})
+		}
 	}
 	for _, end := range ends {
 		t := end.tls

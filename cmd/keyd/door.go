@@ -71,6 +71,8 @@ func (f *doorFlags) open() (*door, error) {
 	return &door{url: strings.TrimSuffix(d.URL, "/"), client: &http.Client{
 		Transport: &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true},
 		Timeout:   doorTimeout,
+		// No daemon sends its clients elsewhere, and what they send is for it alone.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
 
@@ -98,7 +100,9 @@ type refusedError struct {
 	Message string `json:"Message"`
 }
 
-func (e *refusedError) Error() string { return "the daemon refused: " + e.Type + ": " + e.Message }
+func (e *refusedError) Error() string {
+	return "the daemon refused: " + harmless(e.Type) + ": " + harmless(e.Message)
+}
 
 // aws calls an operation of the AWS control plane, "StopKeyUsage" for example.
 func (d *door) aws(ctx context.Context, operation string, body, out any) error {

@@ -80,6 +80,7 @@ func TestDoors(t *testing.T) {
 	k.stop()
 	k.healthy()
 	t.Run("every refusal is in the audit log", h.recorded)
+	actsIn(t, h.dev.AuditDir)
 }
 
 // serves makes a sale and a call of the API.

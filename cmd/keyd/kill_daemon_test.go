@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -30,7 +31,8 @@ type killable struct {
 	proc  *exec.Cmd
 	ended chan struct{} // closed when the process is gone
 
-	planted bool // what is started has the planted bug, see planted
+	planted bool     // what is started has the planted bug, see planted
+	under   []string // the program, with its arguments, that starts it
 }
 
 const (
@@ -105,8 +107,13 @@ func (k *killable) launch() {
 	if err := os.Remove(filepath.Join(k.dir, "dev.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		k.t.Fatal(err)
 	}
-	k.begin(keydCommand(context.Background(), "dev", "--dir", k.dir, "--no-sim",
-		"--api", k.addrs[0], "--switch", k.addrs[1], "--ops", k.addrs[2], "--upstream", k.addrs[3]))
+	cmd := keydCommand(context.Background(), "dev", "--dir", k.dir, "--no-sim",
+		"--api", k.addrs[0], "--switch", k.addrs[1], "--ops", k.addrs[2], "--upstream", k.addrs[3])
+	if len(k.under) > 0 {
+		args := append(slices.Clone(k.under[1:]), cmd.Path)
+		cmd.Path, cmd.Args = k.under[0], append([]string{k.under[0]}, append(args, cmd.Args[1:]...)...)
+	}
+	k.begin(cmd)
 }
 
 // begin starts a process and learns of its end.

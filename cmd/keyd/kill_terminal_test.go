@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"keyd.dev/keyd/internal/iso8583"
@@ -51,17 +52,18 @@ type message struct {
 // again, and keeps its own book. It is for one goroutine.
 type till struct {
 	*sim.Terminal
-	tid     string
-	addr    string
-	tls     *tls.Config
-	dice    *dice
-	card    sim.Card
-	wire    *wire
-	open    map[string]message // by KSN and STAN
-	deals   []*deal
-	refused int // replayed KSNs that were refused
-	equal   int // repeats that got the first answer again
-	faults  []string
+	tid      string
+	addr     string
+	tls      *tls.Config
+	dice     *dice
+	card     sim.Card
+	wire     *wire
+	open     map[string]message // by KSN and STAN
+	deals    []*deal
+	refused  int // replayed KSNs that were refused
+	equal    int // repeats that got the first answer again
+	faults   []string
+	approved atomic.Int64 // sales whose first answer was 00, read by others too
 
 	pace   time.Duration // between two deeds, at most
 	double int           // frames that are written twice, in a hundred
@@ -447,6 +449,9 @@ func (t *till) sold(d *deal, m *iso8583.Message) {
 		t.fault("a sale was answered %s: %s", code, d)
 	case d.code == "":
 		d.code, d.first = code, ref
+		if code == "00" {
+			t.approved.Add(1)
+		}
 		if code != "94" { // a refusal of a duplicate has a reference of its own
 			d.ref = ref
 		}

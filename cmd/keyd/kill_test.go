@@ -42,6 +42,7 @@ func TestKill(t *testing.T) {
 	k.edit("saf_first_delay", "'300ms'")
 	k.edit("saf_ceiling", "'2s'")
 	k.edit("saf_tries", "1000")
+	k.edit("t_stray", "'5s'")
 
 	issuer := newKillIssuer(t, k)
 	issuer.serve(stormRules())
@@ -243,6 +244,14 @@ type shop struct {
 	tills []*till
 	storm chan struct{} // closed when no new sale is to begin
 	busy  sync.WaitGroup
+}
+
+// approved is how many sales have been answered 00 so far.
+func (s *shop) approved() (n int64) {
+	for _, t := range s.tills {
+		n += t.approved.Load()
+	}
+	return n
 }
 
 func openShop(t *testing.T, k *killable, d *dice) *shop {

@@ -95,8 +95,16 @@ func (d *daemon) localServer() *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /reload", d.localReload)
 	mux.HandleFunc("POST /terminals", d.localAddTerminal)
+	mux.HandleFunc("POST /terminals/unlock", d.localUnlock)
 	mux.HandleFunc("POST /audit/read", d.localAuditRead)
+	mux.HandleFunc("POST /audit/sinks", d.localSinks)
+	mux.HandleFunc("POST /audit/sinks/rewind", d.localSinkRewind)
+	mux.HandleFunc("POST /audit/archive", d.localArchive)
+	mux.HandleFunc("POST /audit/archived", d.localArchived)
+	mux.HandleFunc("POST /audit/hsm", d.localHSMLog)
+	mux.HandleFunc("POST /journal/export", d.localJournal)
 	mux.HandleFunc("GET /process", d.localProcess)
+	mux.HandleFunc("POST /upstreams", d.localUpstreams)
 	return &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: opsHeaderWait,
@@ -167,11 +175,7 @@ func (d *daemon) localAuditRead(w http.ResponseWriter, r *http.Request) {
 	if !readLocal(w, r, &q) {
 		return
 	}
-	record.Action, record.Outcome = audit.LogRead, audit.OutcomeOK
-	if q.Command == audit.QueryVerify {
-		record.Action = audit.LogVerify
-	}
-	record.Query = &audit.Query{Cmd: q.Command, Filter: q.Filter, Log: q.Log, Rows: q.Rows}
+	q.into(&record)
 	if err := d.node.record(r.Context(), record); err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
@@ -200,32 +204,9 @@ const mostAnswer = 1 << 20
 // askLocal sends a request to the daemon of the socket, and reads the answer into
 // what into points to. It returns errNoDaemon when there is none.
 func askLocal(ctx context.Context, socket, path string, body, into any) error {
-	short, done, err := shortPath(socket)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errNoDaemon, err)
-	}
-	defer done()
-	text, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, localTimeout)
 	defer cancel()
-	transport := &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := (&net.Dialer{}).DialContext(ctx, "unix", short)
-			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-				return nil, fmt.Errorf("%w at %s", errNoDaemon, socket)
-			}
-			return conn, err
-		},
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://keyd"+path, bytes.NewReader(text))
-	if err != nil {
-		return err
-	}
-	resp, err := (&http.Client{Transport: transport}).Do(req)
+	resp, err := sendLocal(ctx, socket, path, body)
 	if err != nil {
 		return err
 	}
@@ -240,5 +221,45 @@ func askLocal(ctx context.Context, socket, path string, body, into any) error {
 	if resp.StatusCode == http.StatusOK && into != nil {
 		return json.Unmarshal(said, into)
 	}
-	return fmt.Errorf("the daemon at %s refused: %s", socket, strings.TrimSpace(string(said)))
+	return &localRefusal{socket: socket, status: resp.StatusCode, said: strings.TrimSpace(string(said))}
+}
+
+// localRefusal is what a daemon said instead of doing what it was asked for.
+type localRefusal struct {
+	socket string
+	status int
+	said   string
+}
+
+func (r *localRefusal) Error() string {
+	return fmt.Sprintf("the daemon at %s refused: %s", r.socket, r.said)
+}
+
+// sendLocal sends a request to the daemon of the socket; the caller closes the
+// body of the answer. It returns errNoDaemon when there is none.
+func sendLocal(ctx context.Context, socket, path string, body any) (*http.Response, error) {
+	short, done, err := shortPath(socket)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoDaemon, err)
+	}
+	defer done()
+	text, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := (&net.Dialer{}).DialContext(ctx, "unix", short)
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+				return nil, fmt.Errorf("%w at %s", errNoDaemon, socket)
+			}
+			return conn, err
+		},
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://keyd"+path, bytes.NewReader(text))
+	if err != nil {
+		return nil, err
+	}
+	return (&http.Client{Transport: transport}).Do(req)
 }

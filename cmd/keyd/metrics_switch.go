@@ -27,7 +27,7 @@ const answerCodes = "00 01 02 03 04 05 06 07 08 09 10 12 13 14 15 17 19 20 21 22
 
 // stateCodes are the codes of the switch's own events.
 const stateCodes = "0420 0421 mac echo silent failed parked undelivered unexpected up down " +
-	"timeout bad_answer link_lost restart open closed"
+	"timeout bad_answer link_lost restart open closed moved refused"
 
 func (s *switchMetrics) register(m *metrics) {
 	s.decisions = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -118,18 +118,16 @@ func (s *switchMetrics) forward(code string) {
 // watch shows the state of the switch.
 func (s *switchMetrics) watch(m *metrics, sw *isoswitch.Switch, most int) {
 	var (
-		up          = describe("keyd_switch_upstream_up", "1 while the upstream link is connected and signed on.")
+		up          = describe("keyd_switch_upstream_up", "1 while every upstream can be reached over a link that is signed on.")
 		connections = describe("keyd_switch_connections", "Connections of terminals.")
 		room        = describe("keyd_switch_connections_limit", "The most of these, switch.connections.")
 		inFlight    = describe("keyd_switch_in_flight", "Sales that wait for upstream.")
-		resting     = describe("keyd_upstream_breaker_open", "1 while the queue of reversals rests, because upstream answers none of them.")
 	)
-	m.registry.MustRegister(asked{[]*prometheus.Desc{up, connections, room, inFlight, resting}, func(_ context.Context, ch chan<- prometheus.Metric) {
+	m.registry.MustRegister(asked{[]*prometheus.Desc{up, connections, room, inFlight}, func(_ context.Context, ch chan<- prometheus.Metric) {
 		now := sw.Status()
 		ch <- gaugeOf(up, truth(now.LinkUp && now.SignedOn))
 		ch <- gaugeOf(connections, float64(now.Connections))
 		ch <- gaugeOf(room, float64(most))
 		ch <- gaugeOf(inFlight, float64(now.InFlight))
-		ch <- gaugeOf(resting, truth(now.Resting))
 	}})
 }

@@ -16,6 +16,7 @@ import (
 	"keyd.dev/keyd/internal/hsm"
 	"keyd.dev/keyd/internal/isoswitch"
 	"keyd.dev/keyd/internal/secret"
+	"keyd.dev/keyd/internal/siem"
 	"keyd.dev/keyd/internal/store"
 )
 
@@ -31,6 +32,8 @@ type node struct {
 	audit   *audit.Log
 	custody *custody.Custody
 	desk    *isoswitch.Desk
+	story   tokenStory
+	feed    *siem.Feed // of published checkpoints, to the sinks
 }
 
 // openNode opens the parts in the order in which one needs the other, and
@@ -42,13 +45,13 @@ func openNode(ctx context.Context, cfg *configFile, log *slog.Logger, m *metrics
 
 // openNodeAs is openNode; adopt takes a database that the token does not know.
 func openNodeAs(ctx context.Context, cfg *configFile, log *slog.Logger, m *metrics, adopt bool) (_ *node, err error) {
-	n := &node{cfg: cfg, log: log, metrics: m}
+	n := &node{cfg: cfg, log: log, metrics: m, feed: siem.NewFeed()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close(context.WithoutCancel(ctx)))
 		}
 	}()
-	if n.token, err = openToken(ctx, cfg, log, m); err != nil {
+	if n.token, err = openTokenTelling(ctx, cfg, log, m, n.story.told); err != nil {
 		return nil, err
 	}
 	n.manager = hsm.NewManager(n.token)
@@ -70,7 +73,7 @@ func openNodeAs(ctx context.Context, cfg *configFile, log *slog.Logger, m *metri
 	}
 	n.desk = isoswitch.NewDesk(n.db, n.db, cfg.now)
 	n.custody, err = custody.New(custody.Config{
-		Archive: archive, Reversals: n.desk,
+		Archive: archive, Prune: n.newPruner(), Reversals: n.desk,
 		Masters: n.manager, LMKStore: n.db,
 		Token: n.token, Maker: n.manager, Keeper: n.manager, Store: n.db, Log: n.audit,
 		Clients: cfg.clients(), Clock: cfg.now, Serial: n.token.Info().Serial,
@@ -78,6 +81,8 @@ func openNodeAs(ctx context.Context, cfg *configFile, log *slog.Logger, m *metri
 		Observe:   n.metrics.api.operated,
 		Terminals: &custody.Terminals{Store: n.db, Maker: n.manager, Profiles: cfg.profiles()},
 		LegacyPIN: cfg.API.LegacyPINFormats,
+
+		CardTokensSince: cardTokensIn(cfg.Audit.Dir),
 		Exchange: custody.Exchange{
 			Token: n.manager, Store: n.db, LegacyBlocks: cfg.API.LegacyKeyBlocks,
 			CryptogramImport: cfg.API.CryptogramImport, CryptogramExport: cfg.API.CryptogramExport,
@@ -91,11 +96,21 @@ func openNodeAs(ctx context.Context, cfg *configFile, log *slog.Logger, m *metri
 	if err != nil {
 		return nil, fmt.Errorf("starting custody: %w", err)
 	}
-	return n, n.recordStart(ctx)
+	if err := n.recordStart(ctx); err != nil {
+		return nil, err
+	}
+	n.followToken()
+	return n, nil
 }
 
 // openToken sets the module's environment, fetches the PIN once and logs in.
 func openToken(ctx context.Context, cfg *configFile, log *slog.Logger, m *metrics) (*hsm.Token, error) {
+	return openTokenTelling(ctx, cfg, log, m, func(error) {})
+}
+
+// openTokenTelling is openToken; told hears why the token was lost, and of nil when
+// it is back.
+func openTokenTelling(ctx context.Context, cfg *configFile, log *slog.Logger, m *metrics, told func(error)) (*hsm.Token, error) {
 	t := &cfg.Token
 	if err := setEnvironment(t.Environment); err != nil {
 		return nil, err
@@ -108,10 +123,11 @@ func openToken(ctx context.Context, cfg *configFile, log *slog.Logger, m *metric
 	token, err := hsm.Open(hsm.Config{
 		Module: t.Module, Reserved: t.Reserved, TokenLabel: t.Label,
 		PIN: pinOnce(ctx, t, vault), NoPIN: t.NoPIN, RetainPIN: *t.PINRetain, FinalTry: t.AllowFinalTry,
-		Sessions: t.Sessions, CacheKeys: t.CacheKeys, Objects: t.CacheObjects, Deadline: t.Deadline.std(),
+		Sessions: t.Sessions, CacheKeys: t.CacheKeys, Objects: t.CacheObjects, Standing: *t.Standing, Deadline: t.Deadline.std(),
 		Observe: m.token.observe,
 		OnState: func(why error) {
 			m.token.state(why)
+			told(why)
 			if why != nil {
 				log.Error("token lost", "err", why)
 			} else {
@@ -202,6 +218,9 @@ func (n *node) initialised(ctx context.Context) error {
 	case len(made) == 0:
 		return fmt.Errorf("the token %q holds no master keys; make them once with `keyd init --config %s`", n.cfg.Token.Label, n.cfg.path)
 	}
+	if len(missing) == 1 && missing[0] == n.token.LogLabel() {
+		return adviseLostKey(n.cfg, fmt.Errorf("the token %q holds no key of the audit log: it lacks %q", n.cfg.Token.Label, missing[0]))
+	}
 	return fmt.Errorf("the token %q holds only a part of keyd's keys, and lacks %q; restore the token, or remove the rest and run `keyd init`", n.cfg.Token.Label, missing)
 }
 
@@ -228,9 +247,9 @@ func openStore(ctx context.Context, cfg *configFile, as store.Config) (*store.DB
 // starts anew elsewhere is no log.
 func (n *node) openAudit() (*audit.Log, error) {
 	a := &n.cfg.Audit
-	signer, err := n.token.Signer()
+	keys, err := n.logKeys()
 	if err != nil {
-		return nil, fmt.Errorf("finding the key of the audit log: %w", err)
+		return nil, err
 	}
 	tokener, err := custody.NewTokener(n.token)
 	if err != nil {
@@ -239,12 +258,18 @@ func (n *node) openAudit() (*audit.Log, error) {
 	if _, err := os.Stat(a.Dir); err != nil {
 		return nil, advise(fmt.Errorf("opening the audit log: %w", err), "keyd does not run without it; `keyd init` makes it, else check audit.dir in %s", n.cfg.path)
 	}
-	log, err := audit.Open(a.Dir, signer, audit.Options{
+	anchors, err := n.cfg.anchors()
+	if err != nil {
+		return nil, err
+	}
+	log, err := audit.Open(a.Dir, keys.signer, audit.Options{
+		Anchors:  anchors,
+		Previous: keys.previous, Retired: keys.retired,
 		Site: a.Site, Node: a.Node, Build: thisBuild().name(), Cfg: n.cfg.hash,
 		SegmentSize: int64(a.SegmentMB) << 20, CheckpointInterval: a.CheckpointInterval.std(), UnsignedLimit: a.UnsignedLimit.std(),
 		Tokener: tokener, TimeSource: a.TimeSource,
 		Disk:   audit.DiskLimits{WarnPercent: a.DiskWarnPct, CriticalPercent: a.DiskCriticalPct},
-		Synced: n.metrics.synced,
+		Synced: n.metrics.synced, Published: n.feed.Published,
 		Alarm: func(alarm audit.Alarm, cause error) {
 			n.metrics.alarm(alarm)
 			n.log.Error("audit alarm", "code", alarm.Code, "level", alarm.Level.String(), "err", cause)
@@ -253,7 +278,11 @@ func (n *node) openAudit() (*audit.Log, error) {
 	switch {
 	case errors.Is(err, audit.ErrLocked):
 		return nil, advise(fmt.Errorf("opening the audit log: %w", err), "stop the process that uses %s first", a.Dir)
-	case errors.Is(err, audit.ErrCorrupt), errors.Is(err, audit.ErrSignature), errors.Is(err, audit.ErrFormat):
+	case errors.Is(err, audit.ErrRollback), errors.Is(err, audit.ErrAnchor):
+		return nil, adviseAnchor(n.cfg, err)
+	case errors.Is(err, audit.ErrSignature):
+		return nil, adviseLostKey(n.cfg, fmt.Errorf("opening the audit log: %w; a checkpoint is of no key in the token, so either the token lost its key, or somebody changed %s, which `keyd audit verify --vkey FILE --dir %s` tells", err, a.Dir, a.Dir))
+	case errors.Is(err, audit.ErrCorrupt), errors.Is(err, audit.ErrFormat):
 		return nil, advise(fmt.Errorf("opening the audit log: %w", err), "keyd does not start on a damaged log; keep %s as evidence and run `keyd audit verify --dir %s`", a.Dir, a.Dir)
 	case err != nil:
 		return nil, fmt.Errorf("opening the audit log %s: %w", a.Dir, err)
@@ -263,16 +292,11 @@ func (n *node) openAudit() (*audit.Log, error) {
 
 // recordStart says in the log what this process runs with (L-63).
 func (n *node) recordStart(ctx context.Context) error {
-	info := n.token.Info()
-	return n.record(ctx,
-		audit.Record{
-			Action: audit.ConfigLoad, Actor: audit.System(), Outcome: audit.OutcomeOK,
-			Change: &audit.Change{Kind: audit.ChangeConfig, Object: "config", After: n.cfg.hash},
-		},
-		audit.Record{
-			Action: audit.HSMOpen, Actor: audit.System(), Outcome: audit.OutcomeOK,
-			HSM: audit.HSM{Serial: info.Serial, Firmware: info.Firmware},
-		})
+	loaded := audit.Record{
+		Action: audit.ConfigLoad, Actor: audit.System(), Outcome: audit.OutcomeOK,
+		Change: &audit.Change{Kind: audit.ChangeConfig, Object: "config", After: n.cfg.hash},
+	}
+	return n.record(ctx, append([]audit.Record{loaded}, n.tokenStart()...)...)
 }
 
 // record makes records of sec durable.
@@ -295,6 +319,7 @@ func (n *node) close(ctx context.Context) error {
 		errs = append(errs, n.custody.Close(ctx))
 	}
 	if n.audit != nil {
+		n.leaveToken(ctx)
 		errs = append(errs, n.audit.Close(ctx))
 	}
 	if n.db != nil {
@@ -318,7 +343,8 @@ func (c *config) clients() []custody.Client {
 		for _, op := range client.Operations {
 			operations = append(operations, custody.Operation(op))
 		}
-		out = append(out, custody.Client{Name: client.Name, URI: client.URI, Roles: roles, Keys: client.Keys, Operations: operations})
+		out = append(out, custody.Client{Name: client.Name, URI: client.URI, Roles: roles, Keys: client.Keys, Operations: operations,
+			Terminals: client.Terminals, Merchants: client.Merchants})
 	}
 	return out
 }

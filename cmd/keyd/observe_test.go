@@ -141,6 +141,7 @@ func everything(t *testing.T) string {
 	file := filepath.Join(dir, "keyd.toml")
 	text := strings.Replace(readText(t, file), "[api]\n", fmt.Sprintf("[api]\ncrl = %q\n", list), 1)
 	text = strings.Replace(text, "[vault]\n", "[vault]\naddress = \"https://127.0.0.1:1\"\nca = \"pki/ca.pem\"\n", 1)
+	text += fmt.Sprintf("\n[[audit_sink]]\nname = \"copy\"\ntype = \"file\"\npath = %q\npen = 32473\n", filepath.Join(dir, "copy.log"))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/alecthomas/kong"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -50,4 +52,32 @@ func TestOperationsContents(t *testing.T) {
 func anchorOf(heading string) string {
 	heading = strings.ReplaceAll(strings.ToLower(heading), " ", "-")
 	return regexp.MustCompile(`[^\p{L}\p{N}_-]`).ReplaceAllString(heading, "")
+}
+
+// TestOperationsNamesCommands: the table of commands in docs/OPERATIONS.md has a row
+// for every command, and for those below one, their group.
+func TestOperationsNamesCommands(t *testing.T) {
+	text, err := os.ReadFile(referenceFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parser, err := kong.New(&cli{}, kong.Name(programName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `[^|]+ \\|").FindAllString(string(text), -1)
+	for _, leaf := range parser.Model.Leaves(true) {
+		if leaf.Parent.DefaultCmd == leaf {
+			leaf = leaf.Parent
+		}
+		words := strings.Fields(leaf.FullPath())[1:]
+		first := regexp.MustCompile("`" + words[0] + `\b`)
+		second := regexp.MustCompile("")
+		if len(words) > 1 {
+			second = regexp.MustCompile("[` ]" + words[1] + `\b`)
+		}
+		if !slices.ContainsFunc(rows, func(row string) bool { return first.MatchString(row) && second.MatchString(row) }) {
+			t.Errorf("the table of commands does not name %q", strings.Join(words, " "))
+		}
+	}
 }

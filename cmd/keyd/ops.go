@@ -245,13 +245,8 @@ func (d *daemon) running(context.Context) error {
 // configuration says so.
 func (d *daemon) watchUpstream(sw *isoswitch.Switch) {
 	d.metrics.sw.watch(d.metrics, sw, d.cfg.Switch.Connections)
+	d.metrics.watchUpstreams(sw)
 	d.ops.watch(partUpstream, d.cfg.Ops.ReadyNeedsUpstream, func(context.Context) error {
-		switch status := sw.Status(); {
-		case !status.LinkUp:
-			return errNotConnected
-		case !status.SignedOn:
-			return errNotSignedOn
-		}
-		return nil
+		return reachable(sw.Status().Upstreams)
 	})
 }

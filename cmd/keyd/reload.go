@@ -160,14 +160,15 @@ func (d *daemon) examine(ctx context.Context, text []byte) (*configFile, reloade
 // and all parts keep what they had.
 func (d *daemon) take(ctx context.Context, who audit.Record, next *configFile, result reloaded) error {
 	was := d.config()
-	ticket, err := d.node.audit.Reserve(ctx, audit.Sec, 3)
+	who.Outcome, who.Action = audit.OutcomeOK, audit.ConfigChange
+	records := append(changesOf(who, was, next, result.Waiting), objectsOf(who, was, next, result.Waiting)...)
+	ticket, err := d.node.audit.Reserve(ctx, audit.Sec, len(records)+1)
 	if err != nil {
 		return fmt.Errorf("writing the audit log: %w", err)
 	}
 	defer ticket.Release()
-	who.Outcome, who.Action = audit.OutcomeOK, audit.ConfigChange
 	if next.hash != was.hash || len(result.Changed) > 0 {
-		if _, err := ticket.Append(changesOf(who, was, next, result.Waiting)...); err != nil {
+		if _, err := ticket.Append(records...); err != nil {
 			return fmt.Errorf("writing the audit log: %w", err)
 		}
 	}

@@ -22,7 +22,7 @@ import (
 // fullConfig is goodConfig with one of each list.
 func fullConfig(t *testing.T) *configFile {
 	t.Helper()
-	f, err := parseConfig("keyd.toml", "/etc/keyd/keyd.toml", []byte(goodConfig+"[[terminal_profile]]\nname = \"shop\"\n[[switch_rule]]\nname = \"kiosk\"\n"))
+	f, err := parseConfig("keyd.toml", "/etc/keyd/keyd.toml", []byte(goodConfig+"[[terminal_profile]]\nname = \"shop\"\n[[switch_rule]]\nname = \"kiosk\"\n[[switch_listener]]\nlisten = \"127.0.0.1:0\"\nprofile = \"unionpay\"\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +83,7 @@ func TestReloadTakesWhatTheTagsSay(t *testing.T) {
 		{"client", func(c *config) reflect.Value { return reflect.ValueOf(&c.Client[0]).Elem() }},
 		{"terminal_profile", func(c *config) reflect.Value { return reflect.ValueOf(&c.Profile[0]).Elem() }},
 		{"switch_rule", func(c *config) reflect.Value { return reflect.ValueOf(&c.Rule[0]).Elem() }},
+		{"switch_listener", func(c *config) reflect.Value { return reflect.ValueOf(&c.Listener[0]).Elem() }},
 		{"upstream", func(c *config) reflect.Value { return reflect.ValueOf(&c.Upstream[0]).Elem() }},
 	} {
 		typ := list.of(running).Type()

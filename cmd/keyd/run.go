@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/alecthomas/kong"
 )
 
-// The exit codes of every command.
+// The exit codes of every command; those of `keyd audit` stand in audit_exit.go.
 const (
 	exitDone     = 0
 	exitFailed   = 1
@@ -45,9 +46,11 @@ type cli struct {
 	Reversal   reversalCmd   `cmd:"" help:"The queue of reversals: what waits, what was given up, and what to do about it."`
 	Ceremony   ceremonyCmd   `cmd:"" help:"Bring keys in, take them out, change and end them, under dual control."`
 	Backup     backupCmd     `cmd:"" help:"Back a node up, prove a backup, make a new node of one."`
+	Journal    journalCmd    `cmd:"" help:"The journal of originals and reversals."`
 	Audit      auditCmd      `cmd:"" help:"Read and verify the audit log."`
 	Config     configCmd     `cmd:"" help:"Check a configuration, and print what can stand in one."`
 	Profiles   profileCmd    `cmd:"" name:"profile" help:"Kinds of terminals: what they speak, how their MACs are made, what they may reverse."`
+	Upstream   upstreamCmd   `cmd:"" help:"How the upstreams and the links to them are."`
 	Reload     reloadCmd     `cmd:"" help:"Let a daemon read its configuration again."`
 	Sim        simCmd        `cmd:"" help:"Simulate an issuer or a POS terminal."`
 	Demo       demoCmd       `cmd:"" help:"Show the main job end to end, with a daemon of its own."`
@@ -85,6 +88,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitUsage
 	}
 	err = parsed.Run(&program{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr})
+	if strings.HasPrefix(parsed.Command(), "audit ") {
+		err = auditExit(err)
+	}
 	if err == nil {
 		return exitDone
 	}

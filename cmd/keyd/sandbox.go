@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 
-	"keyd.dev/keyd/internal/profile"
 	"keyd.dev/keyd/internal/sandbox"
 )
 
@@ -83,7 +82,7 @@ func (c *configFile) sandbox(extra ...string) (sandbox.Config, error) {
 	}
 	s.Write = append(s.Write, tokens...)
 
-	for _, addr := range []string{c.API.Listen, c.Switch.Listen, c.Ops.Listen} {
+	for _, addr := range append(c.switchAddrs(), c.API.Listen, c.Ops.Listen) {
 		if _, port, ok := hostPort(addr); ok && port > 0 {
 			s.Bind = append(s.Bind, port)
 		}
@@ -122,11 +121,16 @@ func (c *configFile) readFiles() []string {
 	add(c.API.tls())
 	add(c.Switch.tls())
 	for i := range c.Upstream {
-		add(c.Upstream[i].tls())
+		for _, l := range c.Upstream[i].ends() {
+			add(l.tls())
+		}
 	}
 	add(c.Hook.tls())
-	if !slices.Contains(profile.Names(), c.Switch.Profile) {
-		files = append(files, c.Switch.Profile)
+	for i := range c.Sink {
+		add(c.Sink[i].tls())
+	}
+	for _, path := range c.ownProfiles() {
+		files = append(files, *path)
 	}
 	if c.Vault.Address != "" {
 		for _, path := range c.Vault.paths() {
@@ -162,6 +166,16 @@ func folders(files ...string) []string {
 // made when the first is signed, so that it counts once it is there.
 func (c *configFile) writeFolders() []string {
 	dirs := []string{filepath.Dir(c.Store.Path), c.Audit.Dir, filepath.Dir(c.Ops.Socket)}
+	for i := range c.Sink {
+		if dir := filepath.Dir(c.Sink[i].Path); c.Sink[i].Type == sinkFile {
+			dirs = append(dirs, dir)
+		}
+	}
+	for i := range c.Anchor {
+		if reached(c.Anchor[i].Dir) {
+			dirs = append(dirs, c.Anchor[i].Dir)
+		}
+	}
 	for _, dir := range []string{c.Backup.Dir, c.Vault.Dir} {
 		if _, err := os.Stat(dir); dir != "" && err == nil {
 			dirs = append(dirs, dir)
@@ -174,7 +188,14 @@ func (c *configFile) writeFolders() []string {
 func (c *configFile) connects() []string {
 	var addrs []string
 	for i := range c.Upstream {
-		addrs = append(addrs, c.Upstream[i].Addr)
+		for _, l := range c.Upstream[i].ends() {
+			addrs = append(addrs, l.Addr)
+		}
+	}
+	for i := range c.Sink {
+		if c.Sink[i].Type == sinkSyslog {
+			addrs = append(addrs, c.Sink[i].Address)
+		}
 	}
 	for _, address := range []string{c.Vault.Address, c.Hook.URL} {
 		if u, err := url.Parse(address); err == nil && u.Hostname() != "" {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -65,9 +66,15 @@ func TestScripts(t *testing.T) {
 			"setkey":    cmdSetKey,
 			"story":     cmdStory,
 			"keyof":     cmdKeyOf,
+			"recordenv": cmdRecordEnv,
+			"sizeroot":  cmdSizeRoot,
 
-			"reversalin": cmdReversalIn,
-			"sql":        cmdSQL,
+			"reversalin":  cmdReversalIn,
+			"reversalof":  cmdReversalOf,
+			"bookhas":     cmdBookHas,
+			"changesdone": cmdChangesDone,
+			"linkis":      cmdLinkIs,
+			"sql":         cmdSQL,
 		},
 	})
 }
@@ -76,12 +83,17 @@ func TestScripts(t *testing.T) {
 // what keyd writes itself fits the log's schema (L-74).
 func noScrub(env *testscript.Env) error {
 	keepsHeld(env)
+	provesActions(env)
+	if err := sings(env); err != nil {
+		return err
+	}
 	env.Defer(func() {
 		err := filepath.WalkDir(env.WorkDir, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.Contains(path, "/audit/") {
 				return err
 			}
 			text, err := os.ReadFile(path)
+			text = strangers.ReplaceAll(text, nil)
 			if at := bytes.Index(text, []byte(`"scrub":[`)); at >= 0 {
 				from := max(0, bytes.LastIndex(text[:at], []byte(`{"action":`)))
 				return fmt.Errorf("a record was scrubbed: %.2000q", text[from:at+80])
@@ -94,6 +106,10 @@ func noScrub(env *testscript.Env) error {
 	})
 	return nil
 }
+
+// strangers are names that no registry has, which records hold as tokens: that is
+// nobody's fault (L-93).
+var strangers = regexp.MustCompile(`"scrub":\[(\{"field":"iso\.(term|merch)","why":"unregistered"\},?)+\]`)
 
 // waitfor FILE waits until the file is there.
 func cmdWaitfor(ts *testscript.TestScript, neg bool, args []string) {

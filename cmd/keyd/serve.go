@@ -16,6 +16,7 @@ import (
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 
+	"keyd.dev/keyd/audit"
 	"keyd.dev/keyd/internal/api"
 	"keyd.dev/keyd/internal/ceremony"
 	"keyd.dev/keyd/internal/credentials"
@@ -71,6 +72,7 @@ type daemon struct {
 	ceremonies *ceremony.Engine
 	sw         *isoswitch.Switch // nil without a switch
 	hook       *hook.Hook        // nil without one
+	sinks      exporters
 	tls        []*credentials.TLS
 	ops        *opsServer
 	vault      *vaultLink // nil without Vault
@@ -79,9 +81,11 @@ type daemon struct {
 	locked     bool          // memory stays out of the swap
 	hangup     chan os.Signal
 	reloads    reloads
+	archives   archiveIntents
 
 	apiListener    net.Listener
 	switchListener net.Listener // nil without a switch
+	furtherSwitch  []net.Listener
 	opsListener    net.Listener // nil without ops
 	socket         net.Listener
 }
@@ -140,7 +144,11 @@ func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemo
 	if d.ceremonies, err = d.node.newCeremonies(); err != nil {
 		return nil, err
 	}
-	d.api.Handler, d.door = besideAPI(d.metrics.measured(handler), handler.Beside(d.ceremonies.Handler())), handler
+	files, err := audit.OpenReader(cfg.Audit.Dir)
+	if err != nil {
+		return nil, err
+	}
+	d.api.Handler, d.door = besideAPI(d.metrics.measured(handler), handler.Beside(d.ceremonies.Handler()), handler.Beside(handler.AuditFiles(files))), handler
 	if d.switchListener != nil {
 		if d.sw, err = d.newSwitch(); err != nil {
 			return nil, err
@@ -148,6 +156,9 @@ func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemo
 		d.watchUpstream(d.sw)
 	}
 	if d.hook, err = d.newHook(ctx); err != nil {
+		return nil, err
+	}
+	if err := d.newSinks(); err != nil {
 		return nil, err
 	}
 	if d.socket, err = listenSocket(cfg.Ops.Socket); err != nil {
@@ -160,14 +171,20 @@ func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemo
 
 // listen takes the ports.
 func (d *daemon) listen() error {
-	for _, l := range []struct {
+	d.furtherSwitch = make([]net.Listener, len(d.cfg.Listener))
+	type end struct {
 		key, addr string
 		into      *net.Listener
-	}{
+	}
+	ends := []end{
 		{"api.listen", d.cfg.API.Listen, &d.apiListener},
 		{"switch.listen", d.cfg.Switch.Listen, &d.switchListener},
 		{"ops.listen", d.cfg.Ops.Listen, &d.opsListener},
-	} {
+	}
+	for i, l := range d.cfg.Listener {
+		ends = append(ends, end{fmt.Sprintf("switch_listener[%d].listen", i), l.Listen, &d.furtherSwitch[i]})
+	}
+	for _, l := range ends {
 		if l.addr == "" {
 			continue
 		}
@@ -184,7 +201,7 @@ func (d *daemon) listen() error {
 }
 
 func (d *daemon) closeListeners() {
-	for _, l := range []net.Listener{d.apiListener, d.switchListener, d.opsListener, d.socket} {
+	for _, l := range append([]net.Listener{d.apiListener, d.switchListener, d.opsListener, d.socket}, d.furtherSwitch...) {
 		if l != nil {
 			_ = l.Close()
 		}
@@ -204,6 +221,7 @@ func (d *daemon) certificates(section string, t tlsConfig) (*credentials.TLS, er
 			d.metrics.certs.WithLabelValues(section).Inc()
 			d.log.Error("certificate alarm", "section", section, "err", err)
 		},
+		Changed: func(before, after [32]byte) { d.credentialChanged(section, before, after) },
 	})
 	if err != nil {
 		return nil, advise(fmt.Errorf("reading the certificates of [%s]: %w", section, err), "check the file and its rights, and [%s] in %s", section, d.cfg.path)
@@ -235,7 +253,7 @@ func (d *daemon) serve(ctx context.Context, ready func() error) error {
 	if d.sw != nil {
 		start("switch", func() error {
 			defer close(switchDone)
-			return d.sw.Serve(switching, d.switchListener)
+			return d.sw.Serve(switching, d.switchListener, d.furtherSwitch...)
 		})
 	} else {
 		close(switchDone)
@@ -248,9 +266,11 @@ func (d *daemon) serve(ctx context.Context, ready func() error) error {
 	group.Go(func() { d.reloadOnHangup(background) })
 	group.Go(func() { d.watchdog(background) })
 	group.Go(func() { d.node.sweep(background) })
+	group.Go(func() { d.node.keepIndex(background) })
 	if d.hook != nil {
 		group.Go(func() { d.hook.Run(background) })
 	}
+	d.sinks.start(ctx)
 	group.Go(func() { d.node.patrolJournal(background) })
 	group.Go(func() { d.report(background) })
 	d.watchVault(background, &group)
@@ -272,15 +292,30 @@ func (d *daemon) serve(ctx context.Context, ready func() error) error {
 	errs := []error{err, d.drain(background)}
 	stopSwitch()
 	<-switchDone
+	errs = append(errs, d.closeLocal(background, local))
 	drain, cancel := context.WithTimeout(background, otherDrain)
 	defer cancel()
-	errs = append(errs, local.Shutdown(drain), d.ops.close(drain))
+	errs = append(errs, d.ops.close(drain))
 	stopBackground()
 	group.Wait()
 	closing, cancelClosing := context.WithTimeout(context.WithoutCancel(ctx), auditDrain)
 	defer cancelClosing()
 	errs = append(errs, d.node.close(closing))
+	d.sinks.end()
 	return errors.Join(errs...)
+}
+
+// closeLocal waits for the commands at the local socket for a while, then breaks
+// them off: an export whose reader is slow holds a connection of the store.
+func (d *daemon) closeLocal(ctx context.Context, local *http.Server) error {
+	drain, cancel := context.WithTimeout(ctx, otherDrain)
+	defer cancel()
+	err := local.Shutdown(drain)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	d.log.Warn("a command at the local socket was broken off by the stop")
+	return local.Close()
 }
 
 // announce tells whoever waits that the daemon answers.

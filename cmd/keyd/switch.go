@@ -1,15 +1,11 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"time"
 
-	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/iso8583"
 	"keyd.dev/keyd/internal/isoswitch"
-	"keyd.dev/keyd/internal/profile"
 )
 
 // newSwitch makes the switch core of the configuration.
@@ -32,49 +28,37 @@ func (d *daemon) switchConfig() (isoswitch.Config, error) {
 	if err != nil {
 		return isoswitch.Config{}, err
 	}
-	u := &d.cfg.Upstream[0]
-	host, err := d.certificates("upstream", u.tls())
+	hosts, err := d.upstreams()
 	if err != nil {
 		return isoswitch.Config{}, err
 	}
-	serverName := u.ServerName
-	if serverName == "" {
-		if serverName, _, err = net.SplitHostPort(u.Addr); err != nil {
-			return isoswitch.Config{}, err
-		}
-	}
-	speaks, err := profile.Find(d.cfg.Switch.Profile)
+	speaks, err := d.admitted("switch.profile", d.cfg.Switch.Profile)
 	if err != nil {
 		return isoswitch.Config{}, err
 	}
-	warnings, err := speaks.Admit(profile.Link{TLS: true})
+	further, err := d.furtherListeners(terminals)
 	if err != nil {
-		return isoswitch.Config{}, fmt.Errorf("switch.profile %s: %w", speaks.Name, err)
-	}
-	for _, w := range warnings {
-		d.log.Warn("profile of terminals", "profile", speaks.Name, "warning", w)
+		return isoswitch.Config{}, err
 	}
 	set := d.cfg.switchSettings()
 	return isoswitch.Config{
-		Custody:  d.node.custody.WithoutMaker(),
-		Journal:  d.node.db,
-		Dialect:  iso8583.ASCII87(),
-		Profile:  speaks,
-		TLS:      terminals.Server(),
-		Peers:    terminals,
-		Log:      d.log,
-		Clock:    time.Now,
-		Observe:  d.metrics.event,
-		Room:     d.saleRoom(),
-		Acquirer: d.cfg.Switch.AcquirerID,
-		Upstream: isoswitch.Upstream{
-			Name: u.Name, Addr: u.Addr, TLS: host.Client(serverName),
-			PINKey: custody.Ref{Alias: u.ZPK}, MACKey: custody.Ref{Alias: u.ZAK},
-			TID: u.TID, MID: u.MID,
-			Dial: func(ctx context.Context, addr string) (net.Conn, error) {
-				return (&net.Dialer{Timeout: u.DialTimeout.std()}).DialContext(ctx, "tcp", addr)
-			},
-		},
+		Custody: d.node.custody.WithoutMaker(),
+		Journal: d.node.db,
+		Dialect: iso8583.ASCII87Link(),
+		Profile: speaks,
+		TLS:     terminals.Server(),
+		Peers:   terminals,
+
+		Listeners: further,
+
+		Log:       d.log,
+		Clock:     time.Now,
+		Observe:   d.metrics.event,
+		Room:      d.saleRoom(),
+		Acquirer:  d.cfg.Switch.AcquirerID,
+		Upstreams: hosts,
+		Routes:    set.Routes,
+
 		Limits: set.Limits, Timers: set.Timers, Retry: set.Retry, Lockout: set.Lockout,
 	}, nil
 }
@@ -82,11 +66,13 @@ func (d *daemon) switchConfig() (isoswitch.Config, error) {
 // switchSettings are the limits and timers of the switch.
 func (c *config) switchSettings() isoswitch.Settings {
 	s := &c.Switch
-	set := isoswitch.Settings{
+	return isoswitch.Settings{
+		Routes: c.routesOf(),
 		Limits: isoswitch.Limits{
 			MaxAmount: s.MaxAmount, Currencies: s.Currencies, PartialTypes: s.PartialTypes,
-			KSNStep: uint32(s.KSNStep), Connections: s.Connections,
-			Velocity: s.velocity(), Completion: s.Completion, Door: c.doorOf(),
+			KSNStep: uint32(s.KSNStep), Connections: s.Connections, SignIn: s.SignIn.std(), SignInRate: s.SignInRate,
+			Velocity: s.velocity(), Quarantine: s.quarantine(), Completion: s.Completion, Door: c.doorOf(),
+			Unchecked: isoswitch.VelocityAction(s.Unchecked),
 		},
 		Timers: isoswitch.Timers{
 			Upstream: s.TUpstream.std(), Switch: s.TSwitch.std(), Terminal: s.TTerminal.std(),
@@ -95,10 +81,6 @@ func (c *config) switchSettings() isoswitch.Settings {
 		},
 		Retry: isoswitch.Retry{First: s.SAFFirstDelay.std(), Ceiling: s.SAFCeiling.std(), Tries: s.SAFTries, TTL: s.SAFTTL.std(),
 			Breaker: s.SAFBreaker, Share: s.SAFShare},
-		Lockout: isoswitch.Lockout{Failures: s.LockoutFailure, Window: s.LockoutWindow.std()},
+		Lockout: isoswitch.Lockout{Failures: s.LockoutFailure, Window: s.LockoutWindow.std(), Records: s.RefusedRecords},
 	}
-	if len(c.Upstream) == 1 {
-		set.Timers.Echo = c.Upstream[0].Echo.std()
-	}
-	return set
 }

@@ -24,8 +24,11 @@ type terminalCmd struct {
 	Suspend terminalSuspendCmd `cmd:"" help:"Take a terminal out of service."`
 	Resume  terminalResumeCmd  `cmd:"" help:"Take a terminal back into service."`
 	Retire  terminalRetireCmd  `cmd:"" help:"End a terminal for good and stop its working keys."`
+	Unlock  terminalUnlockCmd  `cmd:"" help:"Let a terminal be heard again that wrong MACs have locked on its connections."`
 	Limits  terminalLimitsCmd  `cmd:"" help:"Set the largest sale of a terminal."`
 	Keys    terminalKeysCmd    `cmd:"" help:"Give a terminal new working keys under its master key."`
+
+	CloseBatch terminalCloseBatchCmd `cmd:"" help:"Close the batches of a terminal, or of all: what was sold is settled, and the terminal cannot undo it any more."`
 }
 
 type terminalAddCmd struct {

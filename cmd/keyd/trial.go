@@ -59,21 +59,39 @@ func trialDir(dir string) (path string, clean func(), err error) {
 	return dir, func() { _ = os.RemoveAll(dir) }, nil
 }
 
-// startTrial returns once the daemon and its link to the issuer are ready. more
-// are further flags of `keyd dev`.
-func startTrial(p *program, dir string, more ...string) (*trial, error) {
+// launchTrial starts the daemon and returns once it has said where it answers. more
+// are further flags of `keyd dev`. No daemon stays behind an error.
+func launchTrial(p *program, dir string, more ...string) (*trial, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	t := &trial{p: p, dir: dir, output: new(said), ended: make(chan error, 1), issuerEnd: make(chan error, 1)}
 	t.daemon = exec.Command(self, append([]string{"dev", "--dir", t.devDir(), "--no-sim"}, more...)...)
-	t.daemon.Stdout, t.daemon.Stderr = t.output, t.output
-	if err := t.daemon.Start(); err != nil {
+	if err := t.launch(); err != nil {
 		return nil, err
 	}
+	return t, nil
+}
+
+func (t *trial) launch() error {
+	t.daemon.Stdout, t.daemon.Stderr = t.output, t.output
+	if err := t.daemon.Start(); err != nil {
+		return err
+	}
 	go func() { t.ended <- t.daemon.Wait() }()
-	if err := t.await(t.readDev); err != nil {
+	err := t.await(t.readDev)
+	if err != nil {
+		t.stop()
+	}
+	return err
+}
+
+// startTrial returns once the daemon and its link to the issuer are ready. more
+// are further flags of `keyd dev`.
+func startTrial(p *program, dir string, more ...string) (*trial, error) {
+	t, err := launchTrial(p, dir, more...)
+	if err != nil {
 		return nil, err
 	}
 	if err := t.startIssuer(); err != nil {

@@ -3,11 +3,13 @@ package api
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"net/http"
 	"strings"
 	"time"
 
 	"keyd.dev/keyd/audit"
+	"keyd.dev/keyd/internal/custody"
 )
 
 // mostHeaders is how many header fields a request may have; SDKs send a dozen.
@@ -136,6 +138,14 @@ func (h *Handler) turnedAway(s *share, why cause) {
 	}
 }
 
+// beside is who calls a handler beside the API, and the id of the request.
+type beside struct {
+	caller custody.Caller
+	id     string
+}
+
+type besideKey struct{}
+
 // Beside puts another handler beside the API: its clients are the same, known by
 // the same certificates and under the same limits of rate and number. What is
 // refused here is answered in JSON with a code, as ceremonies answer.
@@ -149,7 +159,7 @@ func (h *Handler) Beside(next http.Handler) http.Handler {
 			err = c.admit(r)
 		}
 		if err == nil {
-			next.ServeHTTP(w, r)
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), besideKey{}, beside{c.caller, c.id})))
 			return
 		}
 		f := c.faultOf(err)

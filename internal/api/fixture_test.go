@@ -278,12 +278,18 @@ func (b *bench) clientWith(tb testing.TB, certs ...tls.Certificate) *http.Client
 	return &http.Client{Transport: transport, Timeout: 10 * time.Second}
 }
 
-func (b *bench) serve(tb testing.TB) {
+// serverCertificate issues one for 127.0.0.1.
+func (b *bench) serverCertificate(tb testing.TB) tls.Certificate {
 	tb.Helper()
-	cert := b.certificate(tb, func(c *x509.Certificate) {
+	return b.certificate(tb, func(c *x509.Certificate) {
 		c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
 		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	})
+}
+
+func (b *bench) serve(tb testing.TB) {
+	tb.Helper()
+	cert := b.serverCertificate(tb)
 	server, err := api.Server(b.handler, &tls.Config{Certificates: []tls.Certificate{cert}, ClientCAs: b.roots})
 	if err != nil {
 		tb.Fatal(err)

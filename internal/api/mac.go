@@ -31,6 +31,9 @@ func (c *call) generateMAC() error {
 	how := c.macAttributes(generationAttributes)
 	q := custody.GenerateMAC{Key: c.keyRef(macKeyMember), DUKPT: how.dukpt, Algorithm: how.algorithm}
 	_, q.Message = c.form.hexRange(0, "MessageData", required, 2, mostMessage)
+	if how.hash != 0 {
+		q.Expected = custody.HMACName(how.hash)
+	}
 	q.Length = c.form.int(0, "MacLength", leastMAC, mostMAC)
 	if err := c.check(); err != nil {
 		return err
@@ -67,6 +70,9 @@ func (c *call) verifyMAC() error {
 	q := custody.VerifyMAC{Key: c.keyRef(macKeyMember), DUKPT: how.dukpt, Algorithm: how.algorithm}
 	_, q.Message = c.form.hexRange(0, "MessageData", required, 2, mostMessage)
 	_, q.MAC = c.form.hexRange(0, "Mac", required, leastMACHex, mostMACHex)
+	if how.hash != 0 {
+		q.Expected = custody.HMACName(how.hash)
+	}
 	// MacLength adds nothing to Mac, so custody is not told of it: how short a
 	// MAC may be is for the key's policy, not for the caller.
 	if n := c.form.int(0, "MacLength", leastMAC, mostMAC); n != 0 && q.MAC != nil && n != len(q.MAC) {
@@ -168,7 +174,7 @@ func (c *call) checkHash(act *custody.Act, action audit.Action, ref custody.Ref,
 		Action:  action,
 		Outcome: audit.OutcomeRefused,
 		Reason:  audit.ReasonKeyUsage,
-		MAC:     audit.MAC{Verdict: audit.VerdictError},
+		MAC:     audit.MAC{Alg: custody.HMACName(hash), Verdict: audit.VerdictError},
 		Keys: []audit.Key{{
 			Role: audit.KeyRoleMAC, ID: string(k.Block.ID), Version: int(k.Block.Version), KCV: k.Block.Check.String(),
 		}},

@@ -108,6 +108,9 @@ func extensionOperations() map[string]*operation {
 		string(custody.OpGetClients):          {do: (*call).getClients},
 		string(custody.OpSetRoles):            {do: (*call).setRoles},
 		string(custody.OpBackup):              {do: (*call).backup},
+		string(custody.OpPruneLog):            {do: (*call).pruneLog},
+		string(custody.OpGetAuditLog):         {do: (*call).getAuditLog},
+		string(custody.OpGetCardToken):        {do: (*call).getCardToken},
 		string(custody.OpAddTerminals):        {do: (*call).addTerminals},
 		string(custody.OpChangeTerminal):      {do: (*call).changeTerminal},
 		string(custody.OpGetTerminal):         {do: (*call).getTerminal},
@@ -120,6 +123,7 @@ func extensionOperations() map[string]*operation {
 		string(custody.OpResolveReversal):     {do: (*call).resolveReversal},
 		string(custody.OpReleaseReversal):     {do: (*call).releaseReversal},
 		string(custody.OpRejectReversal):      {do: (*call).rejectReversal},
+		string(custody.OpCloseBatch):          {do: (*call).closeBatch},
 	}
 	for name, op := range table {
 		op.name = name

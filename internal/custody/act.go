@@ -26,6 +26,10 @@ type Act struct {
 	denied  []audit.Record // of the log sec
 	pan     PAN            // the last one that was described
 	panSeen audit.PAN
+
+	committed bool // records are durable already
+
+	transaction transaction
 }
 
 // Receipt proves that every record of an act up to its commit is durable.
@@ -46,6 +50,28 @@ func (c *Custody) Begin(ctx context.Context, caller Caller, corr string) (*Act, 
 	}
 	return a, nil
 }
+
+// BeginTransaction is Begin for one message of a terminal and its answer: the act
+// remembers the transaction key of a TDES DUKPT message until it is closed, so
+// that it is derived once and not for each of the message's uses.
+func (c *Custody) BeginTransaction(ctx context.Context, caller Caller, corr string) (*Act, error) {
+	a, err := c.Begin(ctx, caller, corr)
+	if err != nil {
+		return nil, err
+	}
+	a.transaction.wanted = true
+	return a, nil
+}
+
+// Suspend gives the reserved room back while the caller waits for somebody, as
+// [Act.Close] does. Of a DUKPT message only the key that answers is remembered.
+func (a *Act) Suspend() {
+	a.transaction.narrow()
+	a.release()
+}
+
+// Resume reserves room again. Its errors are those of [Custody.Begin].
+func (a *Act) Resume(ctx context.Context) error { return a.reserve(ctx) }
 
 // reserve sees to it that one more record has room.
 func (a *Act) reserve(ctx context.Context) error {
@@ -84,11 +110,12 @@ func (a *Act) Commit(ctx context.Context) (Receipt, error) {
 			return Receipt{}, err
 		}
 	}
-	if _, err := a.ticket.Append(a.pending...); err != nil {
+	_, err := a.ticket.Append(a.pending...)
+	a.left -= len(a.pending) // also of a log that failed: its ticket is used up
+	if err != nil {
 		return Receipt{}, fmt.Errorf("%w: writing the audit log: %w", ErrUnavailable, err)
 	}
-	a.left -= len(a.pending)
-	a.pending = a.pending[:0]
+	a.pending, a.committed = a.pending[:0], true
 	return Receipt{durable: true}, nil
 }
 
@@ -105,13 +132,18 @@ func (a *Act) commitDenied(ctx context.Context) error {
 // Close gives the reserved room back. Records that were not committed are
 // written all the same: what was done is done.
 func (a *Act) Close() {
+	a.transaction.forget()
+	a.release()
+}
+
+func (a *Act) release() {
 	if len(a.pending)+len(a.denied) > 0 {
 		// Nothing waits for these; a log that fails has raised its own alarm.
 		_, _ = a.Commit(context.Background())
 	}
 	if a.ticket != nil {
 		a.ticket.Release()
-		a.ticket = nil
+		a.ticket, a.left = nil, 0
 	}
 }
 
@@ -170,6 +202,9 @@ func (a *Act) operate(ctx context.Context, op Operation, r *audit.Record, work f
 	}
 	r.HSM = audit.HSM{Serial: a.c.serial}
 	describe(r, err)
+	if failed, ok := a.c.tokenFailed(*r, a.corr); ok {
+		a.denied = append(a.denied, failed)
+	}
 	a.pending = append(a.pending, a.signed(*r))
 	return err
 }

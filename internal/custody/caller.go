@@ -16,6 +16,14 @@ type Client struct {
 	Keys  []string // alias patterns of path.Match, or "*" for every key
 
 	Operations []Operation // narrows the roles to these; none is no narrowing
+
+	// Terminals and Merchants are what a client of the role terminal may speak
+	// for: TIDs and MIDs, ranges FIRST-LAST of them, patterns of path.Match. None
+	// is all. Where URI has {tid}, the certificate names its one terminal there.
+	Terminals, Merchants []string
+
+	scope *Scope // of the two, once the client was checked
+	own   string // TID in the certificate, where URI had {tid}
 }
 
 // Caller is a client on a connection.
@@ -25,6 +33,8 @@ type Caller struct {
 	Addr string // ip:port
 	Conn string // connection id
 	Cert string // SHA-256 of the certificate, lower-case hex
+
+	Terminal string // the TID in the certificate, of a client with {tid}; else empty
 
 	Subject string   // of the certificate: two certificates of one subject are one person's
 	Request [32]byte // SHA-256 of the request, which an approval is bound to; zero where nothing can be approved
@@ -86,6 +96,9 @@ func (c Client) check() error {
 	}
 	if a, b, found := conflict(c.Roles); found {
 		return fmt.Errorf("custody: client %q: nobody may be both %s and %s", c.Name, a, b)
+	}
+	if err := c.checkScope(); err != nil {
+		return err
 	}
 	for _, op := range c.Operations {
 		if len(Permissions()[op]) == 0 {

@@ -23,6 +23,7 @@ type clients struct {
 	configured map[string]Client // by identity
 	changed    map[string]RoleChange
 	now        map[string]Client // by identity, the changes applied
+	many       []string          // identities with {tid}, each of which is that of many certificates
 }
 
 func newClients(list []Client, changes []RoleChange) (*clients, error) {
@@ -35,6 +36,10 @@ func newClients(list []Client, changes []RoleChange) (*clients, error) {
 	for _, client := range list {
 		if err := client.check(); err != nil {
 			return nil, err
+		}
+		client.scope, _ = newScope(client.Terminals, client.Merchants) // checked just now
+		if strings.Contains(client.URI, ownTID) {
+			t.many = append(t.many, client.URI)
 		}
 		if _, twice := t.configured[client.URI]; twice {
 			return nil, fmt.Errorf("custody: two clients have the identity %q", client.URI)
@@ -72,15 +77,22 @@ func (t *clients) set(client Client, change RoleChange) {
 func (t *clients) exchange(by *clients) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.configured, t.changed, t.now = by.configured, by.changed, by.now
+	t.configured, t.changed, t.now, t.many = by.configured, by.changed, by.now, by.many
 }
 
 // of returns the client of an identity.
 func (t *clients) of(uri string) (Client, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	client, ok := t.now[uri]
-	return client, ok
+	if client, ok := t.now[uri]; ok {
+		return client, true
+	}
+	for _, of := range t.many {
+		if own, ok := t.now[of].ownTerminal(uri); ok {
+			return own, true
+		}
+	}
+	return Client{}, false
 }
 
 // named returns the client of a name.

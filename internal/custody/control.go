@@ -361,7 +361,10 @@ func (c *Custody) intended(ctx context.Context, r audit.Record, work func(*audit
 	}
 	start := time.Now()
 	failed := work(&r)
-	r.Ref, r.Duration = at[0].ID, time.Since(start)
+	r.Ref = at[0].ID
+	if r.Action != audit.LogPrune { // whose records have no duration
+		r.Duration = time.Since(start)
+	}
 	describe(&r, failed)
 	if _, err := ticket.Append(r); err != nil {
 		return errors.Join(fmt.Errorf("%w: writing the audit log: %w", ErrUnavailable, err), failed)

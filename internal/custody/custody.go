@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,7 @@ type Config struct {
 	// Alarm is told of alarms about keys, which are in the log too; nil tells nobody.
 	Alarm   func(alarm audit.Alarm, key keys.ID, why error)
 	Archive Archiver // nil: no backups
+	Prune   Pruner   // nil: nothing of the audit log is pruned
 	// Observe is told what each operation with a key took; it must not block and
 	// is safe for concurrent use. Nil is told nothing.
 	Observe func(Measure)
@@ -43,7 +45,10 @@ type Config struct {
 	Reversals ReversalDesk
 	// DualControl says which changes need a second person.
 	DualControl DualControl
-	LegacyPIN   []string // PIN block formats of before ISO 9564 that keys may be made for: eci2, eci3, visa2, visa3
+	// CardTokensSince gives the times at which tokens of cards left this node, as
+	// the audit log has them; nil: none did before this process.
+	CardTokensSince func(time.Time) ([]time.Time, error)
+	LegacyPIN       []string // PIN block formats of before ISO 9564 that keys may be made for: eci2, eci3, visa2, visa3
 }
 
 // Malformed limits refused PIN blocks for one client and incoming key, so that
@@ -66,9 +71,15 @@ type Custody struct {
 	refused  *refusals
 	quota    *quota
 	denials  *denials
+	readings *readings
+	tokens   *cardTokens
+	flood    *denials               // refusals of the switch
+	failures *failures              // of the token
 	lists    *atomic.Pointer[lists] // see [Custody.Renew]
 	archive  Archiver
+	pruner   Pruner
 	exchange Exchange
+	zones    *Custody // of one without a maker: who changes zone keys; nil: itself
 	data     keys.Key // keyd's own, for card data
 
 	life    *sync.Mutex // held while a key is changed
@@ -140,9 +151,14 @@ func New(cfg Config) (*Custody, error) {
 		refused:  newRefusals(cfg.Malformed, cfg.Clock),
 		quota:    quota,
 		denials:  newDenials(func(ctx context.Context, r audit.Record) error { return recordIn(ctx, cfg.Log, r) }, cfg.Clock),
+		flood:    newDenials(func(ctx context.Context, r audit.Record) error { return recordIn(ctx, cfg.Log, r) }, cfg.Clock),
+		readings: new(readings),
+		tokens:   &cardTokens{since: cfg.CardTokensSince},
+		failures: newFailures(),
 		data:     data,
 		lists:    weak.share(),
 		archive:  cfg.Archive,
+		pruner:   cfg.Prune,
 		exchange: cfg.Exchange,
 		life:     new(sync.Mutex),
 		keeper:   cfg.Keeper,
@@ -168,11 +184,13 @@ func forgetter(k Keeper) func(keys.ID) {
 }
 
 // WithoutMaker returns a Custody over the same parts that can make no key but
-// those of a terminal that signs in: what the path of transactions is given.
+// those of a terminal that signs in, and take in none but a zone key that its host
+// sends: what the path of transactions is given.
 func (c *Custody) WithoutMaker() *Custody {
 	user := *c
 	user.maker, user.keeper, user.masters, user.terminals, user.reversals = nil, nil, nil, nil, nil
 	user.exchange = Exchange{}
+	user.zones = c
 	return &user
 }
 
@@ -188,7 +206,7 @@ func (c *Custody) Identify(cert *x509.Certificate) (Client, error) {
 		name = cert.DNSNames[0]
 	}
 	client, ok := c.clients.of(name)
-	if !ok || name == "" {
+	if !ok || name == "" || strings.Contains(name, ownTID) {
 		return Client{}, fmt.Errorf("%w: no client has the certificate's identity", ErrDenied)
 	}
 	return client, nil

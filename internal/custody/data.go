@@ -330,7 +330,7 @@ func (c *Custody) dataDerived(ctx context.Context, d dataKey) (*working, error) 
 		return nil, err
 	}
 	if !tokenOnly(d.record) || d.record.Block.Attributes.Algorithm.IsTDES() {
-		return c.derived(ctx, d.record, d.side.DUKPT, use)
+		return c.derived(ctx, d.record, d.side.DUKPT, use, nil)
 	}
 	can := keys.CanDecrypt
 	if d.way == making {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -88,4 +89,49 @@ func TestL14SharedRecordFails(t *testing.T) {
 			t.Errorf("%d answers were withheld, want the 10 whose record failed", failed)
 		}
 	})
+}
+
+// TestL14AnswersKeepTheirPace: who shares a record is answered at the pace at which
+// he asked, so that hundreds of answers do not stand before others'; a clock that
+// was set in between holds none for longer than a window.
+func TestL14AnswersKeepTheirPace(t *testing.T) {
+	for name, jump := range map[string]time.Duration{"steady clock": 0, "clock set on": time.Hour, "clock set back": -time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				var gone atomic.Int64
+				clock := func() time.Time { return time.Now().Add(time.Duration(gone.Load())) }
+				log := newDenials(func(context.Context, audit.Record) error { return nil }, clock)
+				r := audit.Record{Action: audit.AuthDeny, Reason: audit.ReasonRoleDenied, Actor: audit.Actor{ID: "a"}}
+				const asked = 5
+				var work sync.WaitGroup
+				answered := make([]time.Duration, asked)
+				for n := range asked {
+					work.Go(func() {
+						time.Sleep(time.Duration(n) * 18 * time.Millisecond)
+						if n == 1 {
+							gone.Store(int64(jump))
+						}
+						if err := log.take(r, rate{}).wait(); err != nil {
+							t.Error(err)
+						}
+						answered[n] = time.Since(start)
+					})
+				}
+				work.Wait()
+				for n, at := range answered {
+					want := denialWindow + time.Duration(n)*18*time.Millisecond
+					switch {
+					case n > 0 && jump > 0:
+						want = 2 * denialWindow
+					case n > 0 && jump < 0:
+						want = denialWindow
+					}
+					if at != want {
+						t.Errorf("answer %d after %v, want %v", n, at, want)
+					}
+				}
+			})
+		})
+	}
 }

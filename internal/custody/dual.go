@@ -45,7 +45,8 @@ func (d *DualControl) complete() error {
 var changeKinds = map[Operation]audit.ChangeKind{
 	OpChangeTerminal: audit.ChangeTerminal, OpDistributeKeys: audit.ChangeTerminal, OpAddTerminals: audit.ChangeTerminal,
 	OpSetRoles: audit.ChangeRole, OpResolveReversal: audit.ChangeTerminal,
-	OpReleaseReversal: audit.ChangeTerminal, OpRejectReversal: audit.ChangeTerminal,
+	OpGetCardToken: audit.ChangeLog, OpReleaseReversal: audit.ChangeTerminal, OpRejectReversal: audit.ChangeTerminal,
+	OpPruneLog: audit.ChangeLog,
 }
 
 func changeKind(op Operation) audit.ChangeKind {

@@ -28,6 +28,8 @@ var (
 	ErrNoApproval = errors.New("custody: no such request for approval")
 	// ErrSamePerson: the second person is the first.
 	ErrSamePerson = errors.New("custody: the second person is the first")
+	// ErrNoReading: no reading of the audit log of this id is open.
+	ErrNoReading = errors.New("custody: no such reading of the audit log")
 	// ErrNoClient: no client of this name.
 	ErrNoClient = errors.New("custody: no such client")
 	// ErrKeyUse: the key is not for this operation.

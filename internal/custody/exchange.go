@@ -218,7 +218,9 @@ const (
 	keptTerminal = "keyd:terminal"
 	keptAge      = "keyd:max-age"
 	keptFrom     = "keyd:uses-before"
-	mostKept     = 2048 // characters of optional blocks
+	// Of a zone key: by which change of a host it came, see [ChangeZoneKey].
+	keptChange = "keyd:zone-change"
+	mostKept   = 2048 // characters of optional blocks
 )
 
 // writtenHere are the optional blocks that are not kept: the hash of an HMAC key
@@ -249,7 +251,7 @@ func keep(h *tr31.Header) (map[string]string, error) {
 // keptTag tells what keyd itself wrote from the tags of the API.
 func keptTag(name, _ string) bool {
 	switch name {
-	case keptVersion, keptOptional, keptTerminal, keptAge, keptFrom:
+	case keptVersion, keptOptional, keptTerminal, keptAge, keptFrom, keptChange:
 		return true
 	}
 	return false

@@ -102,6 +102,17 @@ func (a *Act) guarded(ctx context.Context, bdk KeyRecord, d *DUKPT, kind KSNKind
 	return storeError("looking at the key serial number", err)
 }
 
+// NoteKSN adds the record of a key serial number that the caller refused by rules
+// of its own. It names the key that the number is of; a key that is not there has
+// no version to name, and its refusal is recorded all the same.
+func (a *Act) NoteKSN(ctx context.Context, bdk Ref, r audit.Record) {
+	r.Action = audit.KSNRefuse
+	if k, err := a.c.book.find(ctx, bdk); err == nil {
+		r.Keys = []audit.Key{keyEntry(audit.KeyRoleBDK, k)}
+	}
+	a.Note(r)
+}
+
 // serial takes the serial number apart. One that is not valid has been, or will
 // be, refused by the derivation.
 func (u *KSNUse) serial(ksn []byte) error {

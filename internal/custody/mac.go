@@ -15,7 +15,9 @@ import (
 // GenerateMAC computes a MAC. It returns [ErrDenied], [ErrNoKey],
 // [ErrKeyState], [ErrKeyUse], [ErrRequest], [ErrCustody] or [ErrUnavailable].
 func (a *Act) GenerateMAC(ctx context.Context, q GenerateMAC) (GeneratedMAC, error) {
-	r := audit.Record{Action: audit.MACGenerate, MAC: audit.MAC{Verdict: audit.VerdictOK}}
+	r := audit.Record{Action: audit.MACGenerate, MAC: audit.MAC{
+		Alg: expectedMAC(q.Algorithm, q.Expected, q.DUKPT), Len: q.Length, Verdict: audit.VerdictOK,
+	}}
 	var made GeneratedMAC
 	err := a.operate(ctx, OpGenerateMAC, &r, func() error {
 		full, used, err := a.compute(ctx, OpGenerateMAC, &r, macJob{
@@ -52,7 +54,9 @@ func (a *Act) GenerateMAC(ctx context.Context, q GenerateMAC) (GeneratedMAC, err
 // [ErrMAC] for a MAC that does not match, and the errors of [Act.GenerateMAC].
 // A wrong MAC is recorded as an outcome.
 func (a *Act) VerifyMAC(ctx context.Context, q VerifyMAC) (VerifiedMAC, error) {
-	r := audit.Record{Action: audit.MACVerify, MAC: audit.MAC{Len: len(q.MAC), Verdict: audit.VerdictError}}
+	r := audit.Record{Action: audit.MACVerify, MAC: audit.MAC{
+		Alg: expectedMAC(q.Algorithm, q.Expected, q.DUKPT), Len: len(q.MAC), Verdict: audit.VerdictError,
+	}}
 	var good VerifiedMAC
 	err := a.operate(ctx, OpVerifyMAC, &r, func() error {
 		full, used, err := a.compute(ctx, OpVerifyMAC, &r, macJob{
@@ -70,6 +74,7 @@ func (a *Act) VerifyMAC(ctx context.Context, q VerifyMAC) (VerifiedMAC, error) {
 			return err
 		}
 		if err := mac.Verify(full, q.MAC, length); err != nil {
+			a.giveBack(used)
 			if used, err = a.olderMAC(ctx, &r, q, used.record); err != nil {
 				r.MAC.Verdict = audit.VerdictBad
 				return err
@@ -126,6 +131,7 @@ type usedKey struct {
 	record  KeyRecord
 	info    KeyInfo
 	custody audit.Custody
+	meter   *meter // that counted the use; nil: none did
 }
 
 // compute returns the whole MAC of the message. The record is filled in as far
@@ -163,7 +169,7 @@ func (a *Act) computeWith(ctx context.Context, op Operation, r *audit.Record, k 
 	if err != nil {
 		return nil, usedKey{}, err
 	}
-	w, err := a.c.macKey(ctx, op, k, job)
+	w, err := a.macKey(ctx, op, k, job)
 	if err != nil {
 		return nil, usedKey{}, err
 	}
@@ -181,16 +187,16 @@ func (a *Act) computeWith(ctx context.Context, op Operation, r *audit.Record, k 
 	if err != nil {
 		return nil, usedKey{}, err
 	}
-	return full, usedKey{record: k, info: KeyInfo{ID: k.Block.ID, Check: k.Block.Check}, custody: w.custody}, nil
+	return full, usedKey{record: k, info: KeyInfo{ID: k.Block.ID, Check: k.Block.Check}, custody: w.custody, meter: m}, nil
 }
 
 // macKey checks that the key is for this MAC and gives it.
-func (c *Custody) macKey(ctx context.Context, op Operation, k KeyRecord, job macJob) (*working, error) {
+func (a *Act) macKey(ctx context.Context, op Operation, k KeyRecord, job macJob) (*working, error) {
 	if len(job.message) == 0 {
 		return nil, fmt.Errorf("%w: the message is empty", ErrRequest)
 	}
 	if job.dukpt != nil {
-		return c.derivedMAC(ctx, k, job)
+		return a.derivedMAC(ctx, k, job)
 	}
 	check := standardMAC
 	if job.algorithm == MACUnionPay {
@@ -199,15 +205,14 @@ func (c *Custody) macKey(ctx context.Context, op Operation, k KeyRecord, job mac
 	if err := check(k, job.algorithm); err != nil {
 		return nil, err
 	}
-	a := k.Block.Attributes
-	may := keys.ModeMake
+	mode, may := k.Block.Attributes.Mode, keys.ModeMake
 	if op == OpVerifyMAC {
 		may = keys.ModeVerify
 	}
-	if a.Mode != may && a.Mode != keys.ModeMAC && a.Mode != keys.ModeAny {
+	if mode != may && mode != keys.ModeMAC && mode != keys.ModeAny {
 		return nil, fmt.Errorf("%w: mode of use", ErrKeyUse)
 	}
-	return c.static(ctx, k)
+	return a.c.static(ctx, k)
 }
 
 // standardMAC checks that the key is for an algorithm that a usage stands for.
@@ -256,7 +261,7 @@ func unionPayKey(a keys.Attributes) error {
 	return nil
 }
 
-func (c *Custody) derivedMAC(ctx context.Context, k KeyRecord, job macJob) (*working, error) {
+func (a *Act) derivedMAC(ctx context.Context, k KeyRecord, job macJob) (*working, error) {
 	use, err := macUse(job.dukpt.Variant)
 	if err != nil {
 		return nil, err
@@ -264,11 +269,10 @@ func (c *Custody) derivedMAC(ctx context.Context, k KeyRecord, job macJob) (*wor
 	if job.algorithm == MACHMAC || job.algorithm == MACUnionPay {
 		return nil, fmt.Errorf("%w: the algorithm has no DUKPT keys", ErrRequest)
 	}
-	a := k.Block.Attributes.Algorithm
-	if a.IsAES() && job.algorithm != MACCMAC {
+	if k.Block.Attributes.Algorithm.IsAES() && job.algorithm != MACCMAC {
 		return nil, fmt.Errorf("%w: algorithms 1 and 3 need a TDES BDK", ErrKeyUse)
 	}
-	return c.derived(ctx, k, job.dukpt, use)
+	return a.c.derived(ctx, k, job.dukpt, use, &a.transaction)
 }
 
 func macUse(v Variant) (dukpt.Use, error) {
@@ -400,17 +404,43 @@ func macName(algorithm MACAlgorithm, k KeyRecord, d *DUKPT) audit.MACAlg {
 		}
 		return audit.MACCMACAES
 	case MACHMAC:
-		switch kind {
-		case keys.HMACSHA224:
-			return audit.MACHMAC224
-		case keys.HMACSHA256:
-			return audit.MACHMAC256
-		case keys.HMACSHA384:
-			return audit.MACHMAC384
-		}
-		return audit.MACHMAC512
+		return HMACName(kind)
 	case MACUnionPay:
 		return audit.MACCUPECB
 	}
 	return 0
+}
+
+// HMACName is the log's name of the HMAC with the hash of an HMAC key.
+func HMACName(kind keys.Algorithm) audit.MACAlg {
+	switch kind {
+	case keys.HMACSHA224:
+		return audit.MACHMAC224
+	case keys.HMACSHA256:
+		return audit.MACHMAC256
+	case keys.HMACSHA384:
+		return audit.MACHMAC384
+	}
+	return audit.MACHMAC512
+}
+
+// expectedMAC is the algorithm that a record names while the key is not known:
+// a request may end before it is found, and its record has the expected algorithm
+// all the same. What the caller says goes first; the KSN's length tells TDES from
+// AES; else the usual cipher and hash stand for the key's.
+func expectedMAC(algorithm MACAlgorithm, said audit.MACAlg, d *DUKPT) audit.MACAlg {
+	unknown := KeyRecord{Block: &keys.Block{}}
+	switch {
+	case said != 0:
+		return said
+	case algorithm == MACCMAC && d != nil && d.Derive != 0:
+		return macName(algorithm, unknown, d)
+	case algorithm == MACCMAC && d != nil && len(d.KSN) == len(dukpt.TDESKSN{}):
+		return audit.MACCMACTDES
+	case algorithm == MACCMAC:
+		return audit.MACCMACAES
+	case algorithm == MACHMAC:
+		return audit.MACHMAC256
+	}
+	return macName(algorithm, unknown, nil)
 }

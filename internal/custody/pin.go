@@ -90,7 +90,7 @@ func (a *Act) translateSeen(ctx context.Context, r *audit.Record, q TranslatePIN
 	if err := a.c.refused.allow(a.caller.Name, in.Block.ID); err != nil {
 		return nil, err
 	}
-	block, err := a.c.translateBlock(ctx, q, in, out, from, to, info)
+	block, err := a.translateBlock(ctx, q, in, out, from, to, info)
 	if errors.Is(err, ErrPINBlock) {
 		block, err = a.translateOlder(ctx, r, q, in, out, to, info)
 	}
@@ -116,7 +116,7 @@ func (a *Act) translateOlder(ctx context.Context, r *audit.Record, q TranslatePI
 		if err := a.c.count(ctx, k, m); err != nil {
 			return nil, err
 		}
-		block, err := a.c.translateBlock(ctx, q, k, out, &from, to, info)
+		block, err := a.translateBlock(ctx, q, k, out, &from, to, info)
 		if errors.Is(err, ErrPINBlock) {
 			continue
 		}
@@ -177,25 +177,25 @@ func (a *Act) pinKey(ctx context.Context, r *audit.Record, side PINSide, role au
 
 // pinWorking gives the cipher of one side. It sets the check value of a key
 // that came with the request.
-func (c *Custody) pinWorking(ctx context.Context, side PINSide, k KeyRecord, check *keys.KCV) (w *working, err error) {
+func (a *Act) pinWorking(ctx context.Context, side PINSide, k KeyRecord, check *keys.KCV) (w *working, err error) {
 	switch {
 	case side.Wrapped != nil:
-		w, *check, err = c.wrappedPIN(ctx, side, k)
+		w, *check, err = a.c.wrappedPIN(ctx, side, k)
 		return w, err
 	case side.DUKPT != nil:
-		return c.derived(ctx, k, side.DUKPT, dukpt.PIN)
+		return a.c.derived(ctx, k, side.DUKPT, dukpt.PIN, &a.transaction)
 	}
-	return c.static(ctx, k)
+	return a.c.static(ctx, k)
 }
 
-func (c *Custody) translateBlock(ctx context.Context, q TranslatePIN, in, out KeyRecord, from, to *pin.Side, info *KeyInfo) ([]byte, error) {
+func (a *Act) translateBlock(ctx context.Context, q TranslatePIN, in, out KeyRecord, from, to *pin.Side, info *KeyInfo) ([]byte, error) {
 	var unused keys.KCV // the answer is about the outgoing key
-	source, err := c.pinWorking(ctx, q.In, in, &unused)
+	source, err := a.pinWorking(ctx, q.In, in, &unused)
 	if err != nil {
 		return nil, err
 	}
 	defer source.release()
-	target, err := c.pinWorking(ctx, q.Out, out, &info.Check)
+	target, err := a.pinWorking(ctx, q.Out, out, &info.Check)
 	if err != nil {
 		return nil, outgoing{err}
 	}

@@ -128,9 +128,11 @@ func (p TerminalProfile) attributes(s slot) keys.Attributes {
 }
 
 // standard is the algorithm that usage and length of the MAC key stand for; empty
-// where it is none of those that terminals with field 62 have.
+// where it is none of those that terminals have.
 func (p TerminalProfile) standard() TerminalAlgorithm {
 	switch {
+	case p.MAC == keys.UsageCMAC:
+		return CMAC
 	case p.Working != keys.TDES2:
 		return ""
 	case p.MAC == keys.UsageMACAlg3:

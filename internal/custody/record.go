@@ -18,9 +18,19 @@ func describe(r *audit.Record, err error) {
 	}
 	r.Outcome = audit.OutcomeRefused
 	r.Reason = ReasonOf(err)
+	r.RC = returnValue(err)
 	if unavailable(err) || r.Reason == audit.ReasonInternal || r.Reason == audit.ReasonHSMError {
 		r.Outcome = audit.OutcomeError
 	}
+}
+
+// returnValue is what the token answered, where that is why; else "".
+func returnValue(err error) string {
+	var answered interface{ ReturnValue() string }
+	if errors.As(err, &answered) {
+		return answered.ReturnValue()
+	}
+	return ""
 }
 
 // reason is the one place that maps custody's errors to the log's reasons.

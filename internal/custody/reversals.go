@@ -91,6 +91,8 @@ type ReversalDesk interface {
 	Reversal(ctx context.Context, name string) (ReversalEntry, error)
 	// Order carries an act out, durably.
 	Order(ctx context.Context, name string, o ReversalOrder) (ReversalEntry, error)
+	// CloseBatch closes batches, durably, and returns up to when they are closed.
+	CloseBatch(ctx context.Context, q BatchClosing) (time.Time, error)
 }
 
 // Reversals lists reversals. It returns [ErrDenied] or [ErrUnavailable].
@@ -197,6 +199,9 @@ func (c *Custody) manualRecord(caller Caller, corr string, e ReversalEntry, o Re
 		MTI: e.MTI, STAN: e.STAN, RRN: e.RRN, Proc: e.Processing, Amount: &amount, Currency: e.Currency,
 		Terminal: audit.Registered(e.TID), Merchant: audit.Registered(e.MID),
 		Orig: audit.Orig{MTI: e.MTI, STAN: e.STAN, DateTime: e.DateTime},
+	}
+	if len(e.DateTime) != len("MMDDhhmmss") { // by batch, which is no date
+		r.ISO.Orig.DateTime = ""
 	}
 	return r
 }

@@ -47,6 +47,7 @@ const (
 	OpGetTerminal    Operation = "GetTerminal"
 	OpListTerminals  Operation = "ListTerminals"
 	OpDistributeKeys Operation = "DistributeKeys" // new working keys of a terminal, under its master key
+	OpChangeZoneKey  Operation = "ChangeZoneKey"  // a new value of a zone key, sent by the host
 	OpOpenCeremony   Operation = "OpenCeremony"   // lay down who does what
 	OpJoinCeremony   Operation = "JoinCeremony"   // give or take a component
 	OpListCeremonies Operation = "ListCeremonies"
@@ -54,8 +55,11 @@ const (
 	OpRewrapKeys     Operation = "RewrapKeys" // move blocks to the newest local master key
 	OpRetireLMK      Operation = "RetireLMK"
 	OpBackup         Operation = "Backup"
+	OpPruneLog       Operation = "PruneLog"   // remove a closed month of the log, which an archive holds
 	OpGetClients     Operation = "GetClients" // who there is, in which roles
 	OpSetRoles       Operation = "SetRoles"
+	OpGetAuditLog    Operation = "GetAuditLog"  // read the audit log, from another machine
+	OpGetCardToken   Operation = "GetCardToken" // by which a card is found in the audit log
 
 	OpListReversals   Operation = "ListReversals" // the queue, and what became of each
 	OpGetReversal     Operation = "GetReversal"
@@ -64,6 +68,7 @@ const (
 	OpResolveReversal Operation = "ResolveReversal" // close one that was given up, with a case
 	OpReleaseReversal Operation = "ReleaseReversal" // let one that a rule held go on
 	OpRejectReversal  Operation = "RejectReversal"  // end one that a rule held
+	OpCloseBatch      Operation = "CloseBatch"      // of a terminal, or of all
 )
 
 // Role is what a principal is; it decides which operations it may do.
@@ -101,8 +106,9 @@ func Permissions() map[Operation][]Role {
 		OpRotateKey: changes, OpTagResource: changes, OpUntagResource: changes,
 		OpCreateAlias: changes, OpUpdateAlias: changes, OpDeleteAlias: changes,
 		OpAddTerminals: changes, OpChangeTerminal: changes, OpDistributeKeys: {RoleAdmin, RoleSwitch},
-		OpRewrapKeys: changes, OpRetireLMK: changes, OpApprove: changes, OpReject: changes,
-		OpOpenCeremony: changes, OpSetRoles: changes,
+		OpChangeZoneKey: {RoleSwitch},
+		OpRewrapKeys:    changes, OpRetireLMK: changes, OpApprove: changes, OpReject: changes,
+		OpOpenCeremony: changes, OpSetRoles: changes, OpPruneLog: changes,
 
 		OpGetKey: reads, OpListKeys: reads, OpGetAlias: reads, OpListAliases: reads, OpListTags: reads,
 		OpGetCertificate: reads, OpGetCSR: reads,
@@ -115,6 +121,9 @@ func Permissions() map[Operation][]Role {
 		OpRetryReversal: {RoleAdmin, RoleOperator}, OpParkReversal: {RoleAdmin, RoleOperator},
 		OpResolveReversal: {RoleAdmin, RoleOperator},
 		OpReleaseReversal: {RoleAdmin, RoleOperator}, OpRejectReversal: {RoleAdmin, RoleOperator},
+		OpCloseBatch: {RoleAdmin, RoleOperator},
+
+		OpGetAuditLog: {RoleAuditor}, OpGetCardToken: {RoleAuditor},
 
 		OpJoinCeremony: {RoleCustodian},
 		OpBackup:       {RoleAdmin, RoleOperator},

@@ -190,6 +190,9 @@ func inherited(old, next KeyRecord, now time.Time) (map[string]string, error) {
 	}
 	delete(policy, TagNotBefore)
 	maps.DeleteFunc(policy, keptTag) // was said of the old value
+	if mark := changeMark(old); mark != "" {
+		policy[keptChange] = mark // or a recorded change could be brought again
+	}
 	if until, ok := policy[TagNotAfter]; ok {
 		end, err := parseInstant(until)
 		if err != nil {

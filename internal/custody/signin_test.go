@@ -301,8 +301,8 @@ func TestTerminalMACRefused(t *testing.T) {
 }
 
 // TestA12T2 is U-51 and A-12.T2: a new sign-in replaces the MAC key at once, and
-// what was recorded under the old one is worth nothing, today or tomorrow, nor
-// when keyd was started again.
+// what was recorded under the old one is worth nothing, today or tomorrow. A
+// restart in between: softhsm-test TestCUPRecorded.
 func TestA12T2(t *testing.T) {
 	r := newRegistry(t, softhsmtest.Token(t), append(signInProfiles,
 		custody.TerminalProfile{Name: "overlap", Master: keys.TDES2, Working: keys.TDES2, MAC: keys.UsageMACAlg1, MACBytes: 16, Overlap: time.Hour})...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"strings"
 
 	"keyd.dev/keyd/audit"
@@ -128,7 +129,9 @@ func (c *Custody) moved(ctx context.Context, caller Caller, corr string, op Oper
 	return c.approved(ctx, caller, corr, op, old.Name)
 }
 
-// UpdateAlias points an alias to another key, or to none. Naming a key is
+// UpdateAlias points an alias to another key, or to none. The other key keeps the
+// number of the last change by a host, see [Custody.ChangeZoneKey], so that none
+// before can be brought again. Naming a key is
 // allowed to whoever may use one of its names already. It returns [ErrDenied],
 // [ErrNoAlias], [ErrNoKey], [ErrConflict] for a key that was destroyed,
 // [ErrApproval] for a name that points to another key, [ErrRepeated] or
@@ -160,12 +163,40 @@ func (c *Custody) UpdateAlias(ctx context.Context, caller Caller, corr string, a
 	r.Approvals = approvals
 	err = c.intended(ctx, r, func(*audit.Record) error {
 		defer c.forgetKey(old.Key)
-		return c.put(ctx, caller, OpUpdateAlias, keyEdit{set: []Alias{alias}}, once, k)
+		return c.renamed(ctx, caller, corr, old, alias, k, once)
 	})
 	if err != nil {
 		return Alias{}, err
 	}
 	return alias, nil
+}
+
+// renamed makes the change of an alias durable. The key that gets the name keeps
+// the number of the zone key that had it, see [Custody.ChangeZoneKey].
+func (c *Custody) renamed(ctx context.Context, caller Caller, corr string, old, alias Alias, k KeyRecord, once *Repeat) error {
+	edit := keyEdit{set: []Alias{alias}}
+	mark, err := c.markOwed(ctx, old, k)
+	if err != nil {
+		return err
+	}
+	if mark == "" {
+		return c.put(ctx, caller, OpUpdateAlias, edit, once, k)
+	}
+	return c.intended(ctx, c.keyRecord(caller, corr, audit.KeyAttr, OpUpdateAlias, k), func(r *audit.Record) error {
+		marked := k
+		policy := maps.Clone(k.Block.Policy)
+		if policy == nil {
+			policy = make(map[string]string)
+		}
+		policy[keptChange] = mark
+		if marked.Block, err = c.keeper.Renew(ctx, k.Block, k.Block.Version, policy); err != nil {
+			return tokenError("sealing the number of the last change", err)
+		}
+		r.Change.After = canonical(marked)
+		edit.put = []keyPut{{k, marked}}
+		defer c.keeper.Forget(k.Block.ID) // its objects are those of the old policy
+		return c.put(ctx, caller, OpUpdateAlias, edit, once, marked)
+	})
 }
 
 // DeleteAlias takes a name away; its key stays. It returns [ErrDenied],

@@ -14,12 +14,13 @@ import (
 // name that profiles have for it (U-53).
 type TerminalAlgorithm string
 
-// The algorithms. All pad with zero bytes to whole blocks.
+// The algorithms. They pad with zero bytes to whole blocks unless told otherwise.
 const (
 	CUPECB     TerminalAlgorithm = "cup_ecb"      // linear before the encryption: legacy (U-56)
 	X99        TerminalAlgorithm = "x9_9"         // ISO 9797-1 algorithm 1, single DES
 	CBCMAC3DES TerminalAlgorithm = "cbc_mac_3des" // the same with two-key TDES
 	X919       TerminalAlgorithm = "x9_19"        // ISO 9797-1 algorithm 3
+	CMAC       TerminalAlgorithm = "cmac"         // NIST SP 800-38B, with the cipher of the key
 )
 
 // known returns the algorithm as the rest of custody names it, or 0.
@@ -31,8 +32,23 @@ func (t TerminalAlgorithm) known() MACAlgorithm {
 		return MACAlg1
 	case X919:
 		return MACAlg3
+	case CMAC:
+		return MACCMAC
 	}
 	return 0
+}
+
+// name is the log's name of the algorithm where there is no key to tell more.
+func (t TerminalAlgorithm) name() audit.MACAlg {
+	switch t {
+	case CUPECB:
+		return audit.MACCUPECB
+	case X919:
+		return audit.MACAlg3
+	case CMAC:
+		return audit.MACCMACTDES
+	}
+	return audit.MACAlg1
 }
 
 // ErrSignIn: the terminal has no working keys that it could still use, and must
@@ -46,9 +62,10 @@ type TerminalMAC struct {
 	TID       string
 	Key       keys.ID // its present MAC key, as the registry has it; empty where there is none
 	Algorithm TerminalAlgorithm
-	Message   []byte // from the first byte of the MTI to the last before the MAC field (U-52)
-	Bytes     int    // of the MAC that the form in the profile carries: 8, or 4
-	MAC       []byte // to be verified: as many
+	Padding   Padding // Padding2 for padding 2 of ISO 9797-1
+	Message   []byte  // from the first byte of the MTI to the last before the MAC field (U-52)
+	Bytes     int     // of the MAC that the form in the profile carries: 8, or 4
+	MAC       []byte  // to be verified: as many
 }
 
 // VerifyTerminalMAC verifies the MAC of a terminal's message over the bytes as
@@ -60,7 +77,7 @@ type TerminalMAC struct {
 // is too old or was used too often, and otherwise the errors of
 // [Act.GenerateMAC].
 func (a *Act) VerifyTerminalMAC(ctx context.Context, q TerminalMAC) (VerifiedMAC, error) {
-	r := audit.Record{Action: audit.MACVerify, MAC: audit.MAC{Len: len(q.MAC), Verdict: audit.VerdictError}}
+	r := audit.Record{Action: audit.MACVerify, MAC: audit.MAC{Alg: q.Algorithm.name(), Len: len(q.MAC), Verdict: audit.VerdictError}}
 	var good VerifiedMAC
 	err := a.operate(ctx, OpVerifyMAC, &r, func() error {
 		full, used, err := a.terminalMAC(ctx, OpVerifyMAC, &r, q)
@@ -71,6 +88,7 @@ func (a *Act) VerifyTerminalMAC(ctx context.Context, q TerminalMAC) (VerifiedMAC
 			return err
 		}
 		if err := mac.Verify(full, q.MAC, q.Bytes); err != nil {
+			a.giveBack(used)
 			r.MAC.Verdict = audit.VerdictBad
 			if len(q.MAC) != q.Bytes {
 				r.MAC.Verdict = audit.VerdictLength
@@ -92,7 +110,7 @@ func (a *Act) VerifyTerminalMAC(ctx context.Context, q TerminalMAC) (VerifiedMAC
 // message answers. It returns [ErrSignIn] for a terminal that has no key, and
 // otherwise the errors of [Act.GenerateMAC].
 func (a *Act) SealTerminal(ctx context.Context, q TerminalMAC) (GeneratedMAC, error) {
-	r := audit.Record{Action: audit.MACGenerate, MAC: audit.MAC{Len: q.Bytes, Verdict: audit.VerdictOK}}
+	r := audit.Record{Action: audit.MACGenerate, MAC: audit.MAC{Alg: q.Algorithm.name(), Len: q.Bytes, Verdict: audit.VerdictOK}}
 	var made GeneratedMAC
 	err := a.operate(ctx, OpGenerateMAC, &r, func() error {
 		full, used, err := a.terminalMAC(ctx, OpGenerateMAC, &r, q)
@@ -109,10 +127,13 @@ func (a *Act) SealTerminal(ctx context.Context, q TerminalMAC) (GeneratedMAC, er
 	return made, nil
 }
 
-// terminalMAC returns the whole MAC of the message, 8 bytes. The record
+// terminalMAC returns the whole MAC of the message, at least 8 bytes. The record
 // is filled in as far as it comes.
 func (a *Act) terminalMAC(ctx context.Context, op Operation, r *audit.Record, q TerminalMAC) ([]byte, usedKey, error) {
 	job := macJob{key: Ref{ID: q.Key}, algorithm: q.Algorithm.known(), padding: Padding1, message: q.Message, whole: true}
+	if q.Padding == Padding2 {
+		job.padding = Padding2
+	}
 	switch {
 	case job.algorithm == 0:
 		return nil, usedKey{}, fmt.Errorf("%w: no MAC algorithm of terminals is called %q", ErrRequest, string(q.Algorithm))

@@ -129,6 +129,9 @@ type GenerateMAC struct {
 	Padding   Padding
 	Message   []byte
 	Length    int // bytes wanted; 0 is the algorithm's default
+	// Expected is the log's name of the algorithm for a record that is written
+	// before the key is known; 0 is what Algorithm says by itself.
+	Expected audit.MACAlg
 }
 
 // GeneratedMAC is the MAC.
@@ -148,6 +151,7 @@ type VerifyMAC struct {
 	Message   []byte
 	MAC       []byte
 	Length    int
+	Expected  audit.MACAlg // as in [GenerateMAC]
 }
 
 // VerifiedMAC says under which key a MAC was good.

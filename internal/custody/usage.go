@@ -65,6 +65,9 @@ type meter struct {
 	// fence is the first count that needs more than counting: a reservation, an
 	// announcement, or a refusal.
 	fence atomic.Uint64
+	// spare are uses that were counted for messages whose MAC was wrong; the next
+	// ones take them, so that uses never falls.
+	spare atomic.Int64
 
 	mu    sync.Mutex // held for what follows, and while uses are reserved
 	saved KeyUse     // as the store has it
@@ -151,6 +154,9 @@ func (c *Custody) ready(ctx context.Context, k KeyRecord, way direction) (*meter
 // count takes one use of the key, directly before it. It returns [ErrKeyState]
 // where no use is left, and [ErrUnavailable] where the count cannot be kept.
 func (c *Custody) count(ctx context.Context, k KeyRecord, m *meter) error {
+	if m.takeSpare() {
+		return nil
+	}
 	n := m.uses.Add(1)
 	if n < m.fence.Load() {
 		return nil
@@ -160,6 +166,29 @@ func (c *Custody) count(ctx context.Context, k KeyRecord, m *meter) error {
 		m.uses.Add(^uint64(0))
 	}
 	return err
+}
+
+// takeSpare takes a use that was given back, where there is one.
+func (m *meter) takeSpare() bool {
+	for {
+		n := m.spare.Load()
+		if n <= 0 {
+			return false
+		}
+		if m.spare.CompareAndSwap(n, n-1) {
+			return true
+		}
+	}
+}
+
+// giveBack returns the use of a message from a terminal whose MAC was wrong. What
+// limits a key's messages is what an attacker learns of it, and from a forgery he
+// learns nothing; counted, forgeries would drive terminals into a new key. Guessing
+// is limited by the lock-out. At the API each try stays counted.
+func (a *Act) giveBack(used usedKey) {
+	if used.meter != nil && a.caller.Has(RoleSwitch) {
+		used.meter.spare.Add(1)
+	}
 }
 
 // use is ready and count: for operations whose other checks are done.

@@ -47,15 +47,16 @@ func (c *Custody) static(ctx context.Context, k KeyRecord) (*working, error) {
 	return w, nil
 }
 
-// derived is the working key of a DUKPT terminal's transaction.
-func (c *Custody) derived(ctx context.Context, k KeyRecord, d *DUKPT, use dukpt.Use) (*working, error) {
+// derived is the working key of a DUKPT terminal's transaction. t is what is
+// remembered of it, or nil.
+func (c *Custody) derived(ctx context.Context, k KeyRecord, d *DUKPT, use dukpt.Use, t *transaction) (*working, error) {
 	if err := derives(k); err != nil {
 		return nil, err
 	}
 	a := k.Block.Attributes
 	switch {
 	case a.Algorithm == keys.TDES2:
-		return c.derivedTDES(ctx, k, d, use)
+		return c.derivedTDES(ctx, k, d, use, t)
 	case a.Algorithm.IsAES():
 		return c.derivedAES(ctx, k, d, use)
 	}
@@ -77,7 +78,7 @@ func derives(k KeyRecord) error {
 // derivedTDES makes the initial key by two encryptions in the token and walks
 // from there in the process: no PKCS#11 mechanism does the walk. X9.24-1:2009,
 // annex A.
-func (c *Custody) derivedTDES(ctx context.Context, k KeyRecord, d *DUKPT, use dukpt.Use) (*working, error) {
+func (c *Custody) derivedTDES(ctx context.Context, k KeyRecord, d *DUKPT, use dukpt.Use, t *transaction) (*working, error) {
 	if d.Derive != 0 && d.Derive != keys.TDES2 {
 		return nil, fmt.Errorf("%w: a TDES BDK derives TDES_2KEY only", ErrRequest)
 	}
@@ -91,25 +92,16 @@ func (c *Custody) derivedTDES(ctx context.Context, k KeyRecord, d *DUKPT, use du
 	if tokenOnly(k) {
 		return nil, fmt.Errorf("%w: TDES DUKPT is walked in the process", ErrCustody)
 	}
-	loaded, err := c.load(ctx, k)
-	if err != nil {
-		return nil, err
+	if !t.is(k.Block.ID, ksn, use) {
+		var now transaction
+		defer now.forget()
+		if err := c.walk(ctx, k, ksn, &now); err != nil {
+			return nil, err
+		}
+		t.keep(k.Block.ID, ksn, &now.key)
+		t = &now
 	}
-	defer loaded.Release()
-	if loaded.Companion == nil {
-		return nil, fmt.Errorf("%w: the BDK has no companion object", ErrKeyUse)
-	}
-	ik, err := initialKey(loaded, dukpt.InitialKeyData(ksn))
-	if err != nil {
-		return nil, err
-	}
-	defer secret.Clear(ik[:])
-	transaction, err := dukpt.Walk(&ik, ksn)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
-	}
-	defer secret.Clear(transaction[:])
-	key, err := dukpt.WorkingKey(&transaction, use)
+	key, err := t.working(use)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
 	}
@@ -118,6 +110,27 @@ func (c *Custody) derivedTDES(ctx context.Context, k KeyRecord, d *DUKPT, use du
 		return clearPIN(key[:])
 	}
 	return clearTDES(key[:])
+}
+
+// walk makes the transaction key of a message. It is the caller's to clear.
+func (c *Custody) walk(ctx context.Context, k KeyRecord, ksn dukpt.TDESKSN, t *transaction) error {
+	loaded, err := c.load(ctx, k)
+	if err != nil {
+		return err
+	}
+	defer loaded.Release()
+	if loaded.Companion == nil {
+		return fmt.Errorf("%w: the BDK has no companion object", ErrKeyUse)
+	}
+	ik, err := initialKey(loaded, dukpt.InitialKeyData(ksn))
+	if err != nil {
+		return err
+	}
+	defer secret.Clear(ik[:])
+	if t.key, err = dukpt.Walk(&ik, ksn); err != nil {
+		return fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	return nil
 }
 
 // initialKey asks the BDK and its companion for the two halves.
@@ -148,6 +161,13 @@ func clearPIN(key []byte) (*working, error) {
 // clearTDES is a TDES working key in the process, with its left half for
 // algorithm 3.
 func clearTDES(key []byte) (*working, error) {
+	if len(key) == 16 {
+		left, full, err := secret.NewTDESPair(key)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrKeyUse, err)
+		}
+		return &working{left: left, full: full, kind: keys.TDES2, custody: audit.CustodyProcess, release: func() {}}, nil
+	}
 	w, err := clearPIN(key)
 	if err != nil {
 		return nil, err

@@ -120,24 +120,24 @@ func (b *breaker) unanswered(rid RID) (opens, probe bool) {
 }
 
 // heard tells the breaker of an answer that was believed.
-func (s *Switch) heard(ctx context.Context) {
-	if s.breaker.answered() {
-		s.tellBreaker(ctx, audit.OutcomeOK, "closed")
-		s.wake()
+func (h *host) heard(ctx context.Context) {
+	if h.breaker.answered() {
+		h.tellBreaker(ctx, audit.OutcomeOK, "closed")
+		h.wake()
 	}
 }
 
 // unheard tells the breaker of a try without an answer that could be believed. A
 // probe gets its try back.
-func (s *Switch) unheard(ctx context.Context, rid RID) {
-	opens, probe := s.breaker.unanswered(rid)
+func (h *host) unheard(ctx context.Context, rid RID) {
+	opens, probe := h.breaker.unanswered(rid)
 	if opens {
-		s.tellBreaker(ctx, audit.OutcomeError, "open")
+		h.tellBreaker(ctx, audit.OutcomeError, "open")
 	}
 	if !probe {
 		return
 	}
-	err := s.cfg.Journal.Update(ctx, func(tx Tx) error {
+	err := h.s.cfg.Journal.Update(ctx, func(tx Tx) error {
 		rev, err := tx.Reversal(rid)
 		if err != nil || rev.State != Sent || rev.Granted >= rev.Tries {
 			return err
@@ -146,19 +146,19 @@ func (s *Switch) unheard(ctx context.Context, rid RID) {
 		return tx.UpdateReversal(rev)
 	})
 	if err != nil {
-		s.log.Error("a try could not be taken back", "error", err)
+		h.s.log.Error("a try could not be taken back", "error", err)
 	}
 }
 
 // tellBreaker tells and records that the breaker has opened or closed.
-func (s *Switch) tellBreaker(ctx context.Context, outcome audit.Outcome, state string) {
-	s.log.Warn("the queue of reversals rests, or goes on", "link", s.link.cfg.Name, "breaker", state)
-	s.observe(Event{Name: "breaker", Code: state})
+func (h *host) tellBreaker(ctx context.Context, outcome audit.Outcome, state string) {
+	h.s.log.Warn("the queue of reversals rests, or goes on", "upstream", h.cfg.Name, "breaker", state)
+	h.s.observe(Event{Name: "breaker", Code: state})
 	alarm := audit.Record{Action: audit.SysAlarm, Outcome: outcome, Alarm: audit.Alarm{Code: "upstream_breaker", Level: audit.LevelWarn}}
 	if outcome != audit.OutcomeOK {
 		alarm.Reason = audit.ReasonUpstreamSilent
 	}
-	if err := s.custody.Record(ctx, s.self(), "breaker."+s.link.cfg.Name, alarm); err != nil {
-		s.log.Error("an alarm could not be recorded", "error", err)
+	if err := h.s.custody.Record(ctx, h.s.self(), "breaker."+h.cfg.Name, alarm); err != nil {
+		h.s.log.Error("an alarm could not be recorded", "error", err)
 	}
 }

@@ -1,12 +1,10 @@
 package isoswitch
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"time"
 
 	"keyd.dev/keyd/internal/credentials"
@@ -24,21 +22,25 @@ type Config struct {
 	Custody *custody.Custody
 	Journal Journal
 	Dialect *iso8583.Dialect // of the link upstream
-	// Profile is what the terminals speak and are answered; nil: ascii87.
+	// Profile is what the terminals of the first listener speak and are answered;
+	// nil: ascii87.
 	Profile *profile.Profile
-	TLS     *tls.Config // of the listener; must demand and verify client certificates
+	TLS     *tls.Config // of the listeners; must demand and verify client certificates
 	Peers   Peers       // nil: certificates are checked in the handshake alone, and for their end
-	Log     *slog.Logger
-	Clock   func() time.Time // wall clock; time.Now
-	Observe func(Event)      // told of each decision; must not block; may be nil
-	Room    func() bool      // whether the disks have room for new sales; must not block; nil: always
+	// Listeners are further ones, each with its profile.
+	Listeners []Listener
+	Log       *slog.Logger
+	Clock     func() time.Time // wall clock; time.Now
+	Observe   func(Event)      // told of each decision; must not block; may be nil
+	Room      func() bool      // whether the disks have room for new sales; must not block; nil: always
 
-	Acquirer string // acquirer id where a message has no DE 32; may be empty
-	Upstream Upstream
-	Limits   Limits
-	Timers   Timers
-	Retry    Retry
-	Lockout  Lockout
+	Acquirer  string     // acquirer id where a message has no DE 32; may be empty
+	Upstreams []Upstream // at least one
+	Routes    []Route    // which sales go to which; none: there is one upstream
+	Limits    Limits
+	Timers    Timers
+	Retry     Retry
+	Lockout   Lockout
 }
 
 // Peers tells whether the certificate of an open connection still holds;
@@ -48,20 +50,6 @@ type Peers interface {
 	Recheck(cs *tls.ConnectionState, seen credentials.Seen) (credentials.Seen, error)
 }
 
-// Upstream is the link to the acquirer host or issuer.
-type Upstream struct {
-	Name   string // in records and the journal
-	Addr   string // host:port
-	TLS    *tls.Config
-	PINKey custody.Ref // zone PIN key
-	MACKey custody.Ref // zone MAC key, both directions
-	TID    string      // DE 41 of keyd's own 0800; "KEYD0001"
-	MID    string      // DE 42 of keyd's own 0800; "KEYD00000000001"
-
-	// Dial opens the transport below TLS; a net.Dialer's when nil.
-	Dial func(ctx context.Context, addr string) (net.Conn, error)
-}
-
 // Limits are what a message may ask for.
 type Limits struct {
 	MaxAmount    int64    // of a sale or refund, minor units; needed
@@ -69,12 +57,19 @@ type Limits struct {
 	PartialTypes []string // first two digits of DE 3 whose partial reversal is allowed; none
 	KSNStep      uint32   // greatest step forward of a KSN counter; 10,000 (M-24)
 	Velocity     Velocity
+	Quarantine   Quarantine // of terminals that reverse too often
 	Door         Door
-	Completion   int // most of a pre-authorization that its completion may be, percent; 100
-	Tombstones   int // reversals without an original from one terminal in an hour that raise an alert; 100
-	Connections  int // of terminals at a time; 1,024
-	Outstanding  int // requests on one connection at a time; 1,024
-	PerTerminal  int // requests of one TID on one connection at a time; 1024
+	SignIn       time.Duration // least time between two sign-ins of a terminal; 0 is none
+	SignInRate   int           // most sign-ins by one client certificate in a minute; 1,200
+	Completion   int           // most of a pre-authorization that its completion may be, percent; 100
+	Tombstones   int           // reversals without an original from one terminal in an hour that raise an alert; 100
+	Connections  int           // of terminals at a time; 1,024
+	Outstanding  int           // requests on one connection at a time; 1,024
+	PerTerminal  int           // requests of one TID on one connection at a time; 1024
+
+	// Unchecked is what becomes of a reversal whose MAC is linear and which has bytes
+	// that nothing is compared with: Hold or Refuse; Hold.
+	Unchecked VelocityAction
 }
 
 // Timers of section 6 of the reversals.
@@ -111,7 +106,8 @@ type Lockout struct {
 	Failures int           // of one TID on one connection; 5
 	Window   time.Duration // within; 10 min
 	Flood    int           // lock-outs of one certificate within Window that slow it down; 10
-	Slow     time.Duration // then each of its frames waits; 200 ms
+	Slow     time.Duration // then each frame of its connections that failed waits; 200 ms
+	Records  int           // refusals of one client in a second with a record each; 50 (L-14)
 }
 
 // withDefaults returns the config with its defaults, or why it is refused.
@@ -125,9 +121,6 @@ func (c Config) withDefaults() (Config, error) {
 			return c, fmt.Errorf("%w: %w", ErrConfig, err)
 		}
 	}
-	if err := Serves(c.Profile); err != nil {
-		return c, err
-	}
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
@@ -137,38 +130,20 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Room == nil {
 		c.Room = func() bool { return true }
 	}
-	if c.TLS.ClientAuth != tls.RequireAndVerifyClientCert {
-		return c, fmt.Errorf("%w: the listener must demand and verify client certificates", ErrConfig)
-	}
-	if c.TLS.MinVersion < tls.VersionTLS12 {
-		return c, fmt.Errorf("%w: the listener must demand TLS 1.2 or later", ErrConfig)
-	}
 	var err error
-	if c.Upstream, err = c.Upstream.withDefaults(); err != nil {
+	if c.Upstreams, err = upstreamsWithDefaults(c.Upstreams, c.Timers.Echo); err != nil {
 		return c, err
 	}
-	set, err := Settings{c.Limits, c.Timers, c.Retry, c.Lockout}.withDefaults()
+	set, err := Settings{c.Limits, c.Timers, c.Retry, c.Lockout, c.Routes}.withDefaults()
 	c.Limits, c.Timers, c.Retry, c.Lockout = set.Limits, set.Timers, set.Retry, set.Lockout
-	return c, err
+	if err != nil {
+		return c, err
+	}
+	return c, CheckRoutes(c.Routes, upstreamNames(c.Upstreams))
 }
 
-func (u Upstream) withDefaults() (Upstream, error) {
-	u.TID = orDefault(u.TID, "KEYD0001")
-	u.MID = orDefault(u.MID, "KEYD00000000001")
-	if u.Name == "" || u.Addr == "" {
-		return u, fmt.Errorf("%w: the upstream link needs a name and an address", ErrConfig)
-	}
-	if len(u.TID) != 8 || len(u.MID) != 15 {
-		return u, fmt.Errorf("%w: the upstream TID has 8 characters and the MID 15", ErrConfig)
-	}
-	if u.TLS == nil || u.TLS.InsecureSkipVerify || u.TLS.MinVersion < tls.VersionTLS12 {
-		return u, fmt.Errorf("%w: the upstream link needs TLS 1.2 or later and a verified server", ErrConfig)
-	}
-	if (u.MACKey == custody.Ref{}) || (u.PINKey == custody.Ref{}) {
-		return u, fmt.Errorf("%w: the upstream link needs a zone MAC key and a zone PIN key: without a MAC no answer could be believed", ErrConfig)
-	}
-	return u, nil
-}
+// mostSignIn bounds how long a terminal that needs new keys may be kept waiting.
+const mostSignIn = 10 * time.Minute
 
 func (l Limits) withDefaults() (Limits, error) {
 	l.KSNStep = orDefault(l.KSNStep, 10_000)
@@ -177,6 +152,7 @@ func (l Limits) withDefaults() (Limits, error) {
 	l.Tombstones = orDefault(l.Tombstones, 100)
 	l.PerTerminal = orDefault(l.PerTerminal, 1024)
 	l.Completion = orDefault(l.Completion, 100)
+	l.SignInRate = orDefault(l.SignInRate, 1200)
 	if l.MaxAmount <= 0 || l.MaxAmount > 999_999_999_999 {
 		return l, fmt.Errorf("%w: the greatest amount of a sale must be 1 to 999999999999 minor units", ErrConfig)
 	}
@@ -191,11 +167,21 @@ func (l Limits) withDefaults() (Limits, error) {
 	if l.Completion < 1 || l.Completion > 200 {
 		return l, fmt.Errorf("%w: a completion may be 1 to 200 percent of its pre-authorization", ErrConfig)
 	}
-	if l.Connections < 1 || l.Outstanding < 1 || l.PerTerminal < 1 || l.Tombstones < 1 {
+	if l.SignIn < 0 || l.SignIn > mostSignIn {
+		return l, fmt.Errorf("%w: at most %s between two sign-ins: a terminal whose answer was lost waits so long", ErrConfig, mostSignIn)
+	}
+	if l.Connections < 1 || l.Outstanding < 1 || l.PerTerminal < 1 || l.Tombstones < 1 || l.SignInRate < 1 {
 		return l, fmt.Errorf("%w: a limit is negative", ErrConfig)
 	}
 	var err error
 	if l.Velocity, err = l.Velocity.withDefaults(); err != nil {
+		return l, err
+	}
+	if l.Quarantine, err = l.Quarantine.withDefaults(); err != nil {
+		return l, err
+	}
+	l.Unchecked = orDefault(l.Unchecked, Hold)
+	if err = l.Unchecked.Check(); err != nil {
 		return l, err
 	}
 	_, err = l.Door.open()
@@ -256,7 +242,8 @@ func (l Lockout) withDefaults() (Lockout, error) {
 	l.Window = orDefault(l.Window, 10*time.Minute)
 	l.Flood = orDefault(l.Flood, 10)
 	l.Slow = orDefault(l.Slow, 200*time.Millisecond)
-	if l.Failures < 1 || l.Window < 0 || l.Flood < 1 || l.Slow < 0 {
+	l.Records = orDefault(l.Records, 50)
+	if l.Records < 1 || l.Failures < 1 || l.Window < 0 || l.Flood < 1 || l.Slow < 0 {
 		return l, fmt.Errorf("%w: a number of the lock-out is negative", ErrConfig)
 	}
 	return l, nil

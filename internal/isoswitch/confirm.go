@@ -13,8 +13,8 @@ import (
 const upstreamNoOriginal = "25"
 
 // confirm believes an answer to a reversal, or not, and journals what follows.
-func (s *Switch) confirm(ctx context.Context, act *custody.Act, rev *Reversal, t *Txn, m *iso8583.Message) {
-	found, err := s.verifyUpstream(ctx, act, m)
+func (s *Switch) confirm(ctx context.Context, h *host, act *custody.Act, rev *Reversal, t *Txn, m *iso8583.Message) {
+	found, err := h.verify(ctx, act, m)
 	why := distrust(err)
 	if err == nil && !echoes(m, string(iso8583.ReversalAdvice.Response()), t, rev.UpSTAN) {
 		err, why = custody.ErrRequest, audit.ReasonAttributeMismatch
@@ -25,10 +25,10 @@ func (s *Switch) confirm(ctx context.Context, act *custody.Act, rev *Reversal, t
 		s.commitAct(ctx, act)
 		s.observe(Event{Name: "forward", Code: "mac", Rule: "D-33"})
 		s.retrySoon(ctx, rev)
-		s.unheard(ctx, rev.RID)
+		h.unheard(ctx, rev.RID)
 		return
 	}
-	s.heard(ctx)
+	h.heard(ctx)
 	var c confirmation
 	err = s.cfg.Journal.Update(ctx, func(tx Tx) (err error) {
 		c, err = s.settleReversal(tx, rev.RID, m.Text(39))
@@ -63,6 +63,7 @@ type confirmation struct {
 	reason audit.Reason
 	closed bool // nothing more is sent
 	failed bool // and an operator must look at it
+	early  bool // upstream may not have met the original yet
 }
 
 // settleReversal is D-30, D-31 and the confirmation, in one transaction.
@@ -81,6 +82,15 @@ func (s *Switch) settleReversal(tx Tx, rid RID, code string) (c confirmation, er
 	now := s.now().UTC()
 	c = judgeConfirmation(rev, code, s.rules().Retry.Declines)
 	rev.Answered, rev.UpAnswer = now, code
+	if until := s.underWay(rev, t); code == upstreamNoOriginal && now.Before(until) {
+		rev.Granted++ // no try of those that are counted
+		rev.Next = earliest(until, now.Add(jitter(s.rules().Retry.backoff(rev.Tries))))
+		c.closed, c.early = false, true
+		return c, tx.UpdateReversal(rev)
+	}
+	if code == upstreamNoOriginal && s.debitedLate(t) { // for an operator: upstream contradicts itself
+		c.failed = true
+	}
 	if !c.closed {
 		rev.Declines++
 		rev.Next = now.Add(jitter(s.rules().Retry.backoff(rev.Tries)))
@@ -99,6 +109,28 @@ func (s *Switch) settleReversal(tx Tx, rid RID, code string) (c confirmation, er
 		t.State = ReversedUnknown
 	}
 	return c, tx.UpdateTxn(t)
+}
+
+// underWay is until when an original of which upstream has said nothing may still
+// be on its way there: T_stray after it was given up. A reversal can overtake it
+// over another link, or another front end, and is then one of an original that
+// upstream does not know yet. It is zero where upstream has met the original.
+func (s *Switch) underWay(rev *Reversal, t *Txn) time.Time {
+	switch rev.Cause {
+	case ByTimeout, ByLinkLoss, ByRestart, ByBadAnswer:
+	default: // of a terminal, while the original was in flight (D-18)
+		if !t.ReverseOnCompletion || t.Approval != "" && t.Late == "" {
+			return time.Time{}
+		}
+	}
+	return t.Finished.Add(s.rules().Timers.Stray)
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // judgeConfirmation decides on upstream's DE 39: 00 confirms, 25 leaves the
@@ -121,7 +153,7 @@ func (s *Switch) noteConfirmation(ctx context.Context, act *custody.Act, rev *Re
 	rec.ISO.MTI, rec.ISO.STAN, rec.ISO.DE39 = string(m.MTI()), rev.UpSTAN, m.Text(39)
 	rec.ISO.Orig = audit.Orig{MTI: t.MTI, STAN: t.UpSTAN, DateTime: t.UpSent}
 	rec.ISO.Rule, rec.Reason, rec.MAC = c.rule, c.reason, found
-	if c.rule == "D-31" {
+	if c.rule == "D-31" || c.early || c.failed {
 		rec.Outcome = audit.OutcomeRefused
 	}
 	act.Note(rec)
@@ -135,7 +167,11 @@ func (s *Switch) noteConfirmation(ctx context.Context, act *custody.Act, rev *Re
 		act.Note(end)
 	}
 	s.commitAct(ctx, act)
-	s.observe(Event{Name: "forward", Code: m.Text(39), Rule: c.rule})
+	code := m.Text(39)
+	if c.early {
+		code = "early"
+	}
+	s.observe(Event{Name: "forward", Code: code, Rule: c.rule})
 	if c.failed {
 		s.observe(Event{Name: "forward", Code: "failed", Rule: c.rule})
 	}
@@ -199,7 +235,7 @@ func (s *Switch) park(ctx context.Context, act *custody.Act, rev *Reversal, t *T
 
 // lateConfirmation meets an answer to a reversal that came after its try was
 // over. Unlike a late approval it is welcome: what upstream has done, it has.
-func (s *Switch) lateConfirmation(ctx context.Context, rid RID, m *iso8583.Message) {
+func (s *Switch) lateConfirmation(ctx context.Context, h *host, rid RID, m *iso8583.Message) {
 	var rev *Reversal
 	var t *Txn
 	err := s.cfg.Journal.View(ctx, func(tx Tx) (err error) {
@@ -212,13 +248,13 @@ func (s *Switch) lateConfirmation(ctx context.Context, rid RID, m *iso8583.Messa
 		s.log.Error("a late answer to a reversal could not be looked up", "error", err)
 		return
 	}
-	act, err := s.custody.Begin(ctx, s.link.caller(s.link.current()), "saf."+rev.UpSTAN)
+	act, err := s.custody.Begin(ctx, h.caller(), "saf."+rev.UpSTAN)
 	if err != nil {
 		s.log.Error("the audit log takes no records", "error", err)
 		return
 	}
 	defer act.Close()
-	s.confirm(ctx, act, rev, t, m)
+	s.confirm(ctx, h, act, rev, t, m)
 }
 
 // commitAct makes records durable on which nothing waits.

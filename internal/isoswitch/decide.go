@@ -45,6 +45,7 @@ type facts struct {
 	refers   *Txn      // what that original refers to, or nil
 	live     *Txn      // what refers to that original and has its effect, or may have it; or nil
 	tooMany  bool      // the sender is over its rate
+	loose    bool      // its MAC is linear, and nothing is compared with some of its bytes
 }
 
 // policy is the part of the configuration that decides.
@@ -55,6 +56,7 @@ type policy struct {
 	maxAge   time.Duration
 	skew     time.Duration
 	over     VelocityAction // D-35
+	unbind   VelocityAction // the same of what is loose
 	profile  profile.Rules
 
 	completion int // most of a pre-authorization that a completion may be, percent
@@ -86,6 +88,9 @@ func (p policy) rule(row string, q question, f facts) verdict {
 		v.code = codeOriginalSum
 	case row == "D-10" && f.original != nil:
 		v.effect = noEffect // the tombstone is there
+	}
+	if row == "D-35" && f.loose {
+		return p.unbound(v, q, f)
 	}
 	if row == "D-35" && p.over == Hold && q.full {
 		v.code, v.effect = codeApproved, holdReversal
@@ -197,7 +202,7 @@ func (p policy) state(q question, f facts) string {
 		return "D-10"
 	case q.full && o.ReversedAmount > 0:
 		return "D-22"
-	case o.BatchClosed:
+	case o.BatchClosed && !o.inFlight(): // what has no outcome is in no settlement
 		return "D-25"
 	case o.State == Approved, o.inFlight() && q.full:
 		return ""
@@ -221,6 +226,8 @@ func (p policy) partial(q question, f facts) string {
 // velocity is stage 13. Where the policy only observes, rule raises the alert.
 func (p policy) velocity(q question, f facts) string {
 	switch {
+	case f.loose:
+		return "D-35"
 	case !f.tooMany, p.over == Observe, p.over == "":
 		return ""
 	case p.over == Hold && f.original.inFlight():

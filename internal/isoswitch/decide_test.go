@@ -137,6 +137,15 @@ func TestDecisionTable(t *testing.T) {
 		{"D-23 refunded", "D-23", "22", "22", noEffect, func(s *situation) { s.original.Refunded = true }},
 		{"D-24 completed", "D-24", "22", "22", noEffect, func(s *situation) { s.original.State = Completed }},
 		{"D-25 batch closed", "D-25", "22", "00", noEffect, func(s *situation) { s.original.BatchClosed = true }},
+		{"D-18 in flight, batch closed", "D-18", "", "00", reverseLater, func(s *situation) {
+			s.original.State, s.original.BatchClosed = Forwarded, true
+		}},
+		{"D-20 never left, batch closed", "D-20", "00", "00", voidLocally, func(s *situation) {
+			s.original.State, s.original.BatchClosed, s.left = Received, true, false
+		}},
+		{"D-27 part of what is in flight, batch closed", "D-27", "13", "13", noEffect, func(s *situation) {
+			s.question.full, s.rest, s.original.State, s.original.BatchClosed = false, 400, Forwarded, true
+		}},
 		{"D-26 part", "D-26", "00", "00", reversePart, func(s *situation) { s.question.full, s.rest = false, 400 }},
 		{"D-26 a further part", "D-26", "00", "00", reversePart, func(s *situation) {
 			s.question.full, s.rest, s.original.ReversedAmount = false, 399, 600

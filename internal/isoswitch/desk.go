@@ -101,6 +101,9 @@ func (d *Desk) Order(ctx context.Context, name string, o custody.ReversalOrder) 
 			if e.Txn, err = tx.Txn(e.Reversal.OID); err != nil {
 				return err
 			}
+			if err := d.homeless(e.Txn, o); err != nil {
+				return err
+			}
 			return obey(tx, e.Reversal, e.Txn, o, d.clock().UTC())
 		})
 	}

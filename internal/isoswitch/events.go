@@ -4,7 +4,7 @@ import "time"
 
 // Event is a decision, for metrics. It holds no card data.
 type Event struct {
-	Name string        // "sale", "reversal", "signin", "forward", "late", "response", "frame", "link", "automatic", "lockout_flood", "clock", "breaker"
+	Name string        // "sale", "reversal", "signin", "forward", "late", "response", "frame", "link", "automatic", "lockout_flood", "foreign_link", "quarantine", "clock", "breaker"
 	Code string        // DE 39 that was answered or received, so what a peer chose; or a state, or a [Cause]; may be empty
 	Rule string        // row of the decision table; may be empty
 	Took time.Duration // from the arrival of the request to its answer; 0 where there is none
@@ -43,12 +43,3 @@ func outcome(e effect, code string) Outcome {
 
 // automatic tells of a reversal that keyd starts itself, once it is in the queue.
 func (s *Switch) automatic(c Cause) { s.observe(Event{Name: "automatic", Code: string(c)}) }
-
-// Status is the state of the switch at a moment.
-type Status struct {
-	LinkUp      bool // the upstream link is connected
-	SignedOn    bool // and upstream has answered the sign-on with a good MAC
-	Connections int  // of terminals
-	InFlight    int  // sales that wait for upstream
-	Resting     bool // the breaker is open: the queue of reversals rests
-}

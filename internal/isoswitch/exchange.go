@@ -23,12 +23,13 @@ func matchOf(m *iso8583.Message) match {
 type exchange struct {
 	match match
 	reply chan *iso8583.Message // buffered: the link never waits for a reader
-	lost  chan struct{}         // closed when the link broke after the request left
+	lost  chan struct{}         // closed when the link broke by which it leaves; only over sets it anew
+	via   *link                 // the link by which it leaves
 	late  func(*iso8583.Message)
 	until time.Time // of a late one: when it is forgotten
 }
 
-// exchanges are the open ones of a link. It is safe for concurrent use.
+// exchanges are the open ones of a host. It is safe for concurrent use.
 type exchanges struct {
 	clock func() time.Time
 
@@ -51,6 +52,27 @@ func (x *exchanges) start(m match) *exchange {
 	delete(x.late, m)
 	x.open[m] = e
 	return e
+}
+
+// over notes the link by which a request leaves. Another that was tried before it
+// took nothing; that it broke meanwhile says nothing of this request. Who waits at
+// lost calls over first, so that no one waits at the one that is replaced.
+func (x *exchanges) over(e *exchange, l *link) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	e.via = l
+	select {
+	case <-e.lost:
+		e.lost = make(chan struct{})
+	default:
+	}
+}
+
+// link returns it, or nil.
+func (x *exchanges) link(e *exchange) *link {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return e.via
 }
 
 // end closes an exchange that is done with.
@@ -107,12 +129,15 @@ func (x *exchanges) deliver(m *iso8583.Message) (late func(*iso8583.Message), ex
 	return nil, false
 }
 
-// drop tells all open exchanges that the link broke. Answers to them may come
-// on the next connection: the callers keep them as late ones.
-func (x *exchanges) drop() {
+// drop tells the open exchanges of a link that it broke. Answers to them may come
+// on the next connection, or on another link: the callers keep them as late ones.
+func (x *exchanges) drop(l *link) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, e := range x.open {
+		if e.via != l {
+			continue
+		}
 		select {
 		case <-e.lost:
 		default:

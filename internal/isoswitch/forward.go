@@ -11,24 +11,24 @@ import (
 	"keyd.dev/keyd/internal/iso8583"
 )
 
-// forwardAll is the store-and-forward loop: it sends every reversal in the queue
-// until upstream has answered it, whatever it was that put it there. It ends
+// forwardAll is the store-and-forward loop of a host: it sends every reversal in
+// its queue until the host has answered it, whatever it was that put it there. It ends
 // with ctx.
-func (s *Switch) forwardAll(ctx context.Context) {
+func (h *host) forwardAll(ctx context.Context) {
 	for ctx.Err() == nil {
 		select {
-		case <-s.link.ready(): // a link that is down uses up no tries
+		case <-h.ready(): // a link that is down uses up no tries
 		case <-ctx.Done():
 			return
 		}
-		again, err := s.forwardDue(ctx)
+		again, err := h.forwardDue(ctx)
 		if err != nil {
-			s.log.Error("the queue of reversals cannot be read", "error", err)
+			h.s.log.Error("the queue of reversals cannot be read", "error", err)
 			sleep(ctx, time.Second)
 			continue
 		}
 		if !again {
-			s.rest(ctx)
+			h.rest(ctx)
 		}
 	}
 }
@@ -36,14 +36,14 @@ func (s *Switch) forwardAll(ctx context.Context) {
 // forwardDue begins what is due, as far as there is room and the breaker allows.
 // It reports whether it passed over some whose terminal had its share, behind
 // whom others may be due.
-func (s *Switch) forwardDue(ctx context.Context) (again bool, err error) {
-	retry := s.rules().Retry
-	n, full := s.claims.taken(retry.Share)
-	room := min(retry.InFlight-n, s.breaker.allows())
+func (h *host) forwardDue(ctx context.Context) (again bool, err error) {
+	retry := h.s.rules().Retry
+	n, full := h.claims.taken(retry.Share)
+	room := min(retry.InFlight-n, h.breaker.allows())
 	if room <= 0 {
 		return false, nil
 	}
-	due, err := s.due(ctx, full)
+	due, err := h.due(ctx, full)
 	if err != nil {
 		return false, err
 	}
@@ -51,117 +51,109 @@ func (s *Switch) forwardDue(ctx context.Context) (again bool, err error) {
 		if room == 0 {
 			break
 		}
-		ok, share := s.claims.claim(rev.OID, rev.TID, retry.Share)
+		ok, share := h.claims.claim(rev.OID, rev.TID, retry.Share)
 		again = again || share
 		if !ok {
 			continue
 		}
-		if !s.breaker.begin(rev.RID) {
-			s.claims.release(rev.OID)
+		if !h.breaker.begin(rev.RID) {
+			h.claims.release(rev.OID)
 			return false, nil
 		}
 		room--
-		s.background.Go(func() {
-			defer s.unclaim(rev.OID)
-			defer s.breaker.end(rev.RID)
-			s.forward(ctx, rev.RID)
+		h.s.background.Go(func() {
+			defer h.unclaim(rev.OID)
+			defer h.breaker.end(rev.RID)
+			h.forward(ctx, rev.RID)
 		})
 	}
 	return again && room > 0, nil
 }
 
 // due returns reversals whose time has come, but for those of some terminals.
-func (s *Switch) due(ctx context.Context, except []string) (due []*Reversal, err error) {
-	err = s.cfg.Journal.View(ctx, func(tx Tx) (err error) {
-		due, err = tx.Due(s.now(), 2*s.rules().Retry.InFlight, except)
+func (h *host) due(ctx context.Context, except []string) (due []*Reversal, err error) {
+	err = h.s.cfg.Journal.View(ctx, func(tx Tx) (err error) {
+		due, err = tx.Due(h.cfg.Name, h.s.now(), 2*h.s.rules().Retry.InFlight, except)
 		return err
 	})
 	return due, err
 }
 
 // rest waits until a reversal may be due, the queue has changed or ctx ends.
-func (s *Switch) rest(ctx context.Context) {
+func (h *host) rest(ctx context.Context) {
 	const longest = time.Minute
 	wait := longest
-	err := s.cfg.Journal.View(ctx, func(tx Tx) error {
-		next, err := tx.NextDue()
+	err := h.s.cfg.Journal.View(ctx, func(tx Tx) error {
+		next, err := tx.NextDue(h.cfg.Name)
 		if err == nil {
-			wait = min(longest, max(20*time.Millisecond, next.Sub(s.now())))
+			wait = min(longest, max(20*time.Millisecond, next.Sub(h.s.now())))
 		}
 		return err
 	})
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		wait = time.Second
 	}
-	wait = max(wait, min(longest, s.breaker.rests()))
+	wait = max(wait, min(longest, h.breaker.rests()))
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
-	case <-s.woken:
+	case <-h.woken:
 	case <-timer.C:
 	case <-ctx.Done():
 	}
 }
 
-// wake tells the loop that the queue has changed.
-func (s *Switch) wake() {
-	select {
-	case s.woken <- struct{}{}:
-	default:
-	}
-}
-
-func (s *Switch) unclaim(oid OID) {
-	s.claims.release(oid)
-	s.wake()
+func (h *host) unclaim(oid OID) {
+	h.claims.release(oid)
+	h.wake()
 }
 
 // forward makes one try at one reversal: journal the try, send, wait, believe
 // or not, journal what came of it. Section 8, D-30 to D-33.
-func (s *Switch) forward(ctx context.Context, rid RID) {
-	rev, t, err := s.startTry(ctx, rid)
+func (h *host) forward(ctx context.Context, rid RID) {
+	rev, t, err := h.s.startTry(ctx, rid)
 	if err != nil {
-		s.log.Error("a try could not be journalled", "error", err)
+		h.s.log.Error("a try could not be journalled", "error", err)
 		sleep(ctx, time.Second)
 		return
 	}
 	if rev == nil {
 		return // not its turn, or its tries are used up
 	}
-	act, err := s.custody.Begin(ctx, s.link.caller(s.link.current()), "saf."+rev.UpSTAN)
+	act, err := h.s.custody.Begin(ctx, h.caller(), "saf."+rev.UpSTAN)
 	if err != nil {
-		s.log.Error("the audit log takes no records", "error", err)
-		s.returnTry(ctx, rev)
+		h.s.log.Error("the audit log takes no records", "error", err)
+		h.s.returnTry(ctx, rev)
 		return
 	}
 	defer act.Close()
-	open, sent, err := s.dispatchReversal(ctx, act, rev, t)
+	open, sent, err := h.dispatchReversal(ctx, act, rev, t)
 	switch {
 	case errors.Is(err, errPoison):
-		s.park(ctx, act, rev, t, err)
+		h.s.park(ctx, act, rev, t, err)
 		return
 	case err != nil && !sent:
-		s.log.Warn("a reversal was not sent", "stan", rev.UpSTAN, "error", err)
-		s.returnTry(ctx, rev)
+		h.s.log.Warn("a reversal was not sent", "stan", rev.UpSTAN, "error", err)
+		h.s.returnTry(ctx, rev)
 		return
 	case err != nil:
-		s.log.Warn("the link broke while a reversal was sent", "stan", rev.UpSTAN, "error", err)
-		s.unheard(ctx, rid)
+		h.s.log.Warn("the link broke while a reversal was sent", "stan", rev.UpSTAN, "error", err)
+		h.unheard(ctx, rid)
 		return
 	}
-	reply, err := s.link.await(ctx, open)
+	reply, err := h.await(ctx, open)
 	// The answers to two tries are alike: the second is expected, and late.
-	until := s.now().Add(s.rules().Timers.Stray)
-	s.link.open.expire(open, until, func(m *iso8583.Message) { s.lateConfirmation(s.life, rid, m) })
+	until := h.s.now().Add(h.s.rules().Timers.Stray)
+	h.open.expire(open, until, func(m *iso8583.Message) { h.s.lateConfirmation(h.s.life, h, rid, m) })
 	if ctx.Err() != nil {
 		return // keyd ends: that was no silence, and the try stands as sent
 	}
 	if err != nil {
-		s.noteSilence(ctx, act, rev, t)
-		s.unheard(ctx, rid)
+		h.s.noteSilence(ctx, act, rev, t)
+		h.unheard(ctx, rid)
 		return
 	}
-	s.confirm(ctx, act, rev, t, reply)
+	h.s.confirm(ctx, h, act, rev, t, reply)
 }
 
 // startTry journals that the reversal is about to be sent, so that after a crash
@@ -275,15 +267,15 @@ var errPoison = errors.New("isoswitch: the reversal cannot be built")
 // dispatchReversal builds the 0420 or 0421 from the journal alone, and
 // hands it to the link once its records are durable. sent says whether some of
 // it may have left.
-func (s *Switch) dispatchReversal(ctx context.Context, act *custody.Act, rev *Reversal, t *Txn) (open *exchange, sent bool, err error) {
-	pan, expiry, err := s.custody.Reveal(ctx, t.Card)
+func (h *host) dispatchReversal(ctx context.Context, act *custody.Act, rev *Reversal, t *Txn) (open *exchange, sent bool, err error) {
+	pan, expiry, err := h.s.custody.Reveal(ctx, t.Card)
 	if err != nil {
 		if errors.Is(err, custody.ErrUnavailable) {
 			return nil, false, err
 		}
 		return nil, false, fmt.Errorf("%w: %w", errPoison, err)
 	}
-	b, err := s.buildReversal(rev, t, pan, expiry)
+	b, err := h.buildReversal(rev, t, pan, expiry)
 	if err != nil {
 		return nil, false, fmt.Errorf("%w: %w", errPoison, err)
 	}
@@ -291,7 +283,7 @@ func (s *Switch) dispatchReversal(ctx context.Context, act *custody.Act, rev *Re
 	rec.ISO.MTI, rec.ISO.STAN = string(reversalMTI(rev)), rev.UpSTAN
 	rec.ISO.Orig = audit.Orig{MTI: t.MTI, STAN: t.UpSTAN, DateTime: t.UpSent}
 	act.Note(rec)
-	msg, err := s.sealUpstream(ctx, act, b)
+	msg, err := h.seal(ctx, act, b)
 	if err != nil {
 		return nil, false, err
 	}
@@ -299,12 +291,12 @@ func (s *Switch) dispatchReversal(ctx context.Context, act *custody.Act, rev *Re
 	if err != nil {
 		return nil, false, err
 	}
-	open = s.link.open.start(match{stan: rev.UpSTAN, sent: rev.UpSent, class: '4', tid: t.TID})
-	if err := s.link.send(receipt, msg, func() bool { sent = true; return true }); err != nil {
-		s.link.open.end(open)
+	open = h.open.start(match{stan: rev.UpSTAN, sent: rev.UpSent, class: '4', tid: t.TID})
+	if err := h.send(receipt, open, msg, func() bool { sent = true; return true }); err != nil {
+		h.open.end(open)
 		return nil, sent, err
 	}
-	s.observe(Event{Name: "forward", Code: string(reversalMTI(rev))})
+	h.s.observe(Event{Name: "forward", Code: string(reversalMTI(rev))})
 	return open, true, nil
 }
 
@@ -318,13 +310,13 @@ func reversalMTI(rev *Reversal) iso8583.MTI {
 
 // upstreamName is DE 90 for a message that keyd sent upstream.
 func upstreamName(t *Txn) (string, error) {
-	return iso8583.OriginalData{MTI: iso8583.MTI(t.MTI), STAN: t.UpSTAN, DateTime: t.UpSent, Acquirer: t.Acquirer}.Text()
+	return iso8583.OriginalData{MTI: iso8583.MTI(t.MTI), STAN: t.UpSTAN, DateTime: t.UpSent, Acquirer: orDefault(t.UpAcquirer, t.Acquirer)}.Text()
 }
 
 // buildReversal is section 12.6 with W-08: copied from the journal, STAN and
 // DE 7 its own and the same in every try, DE 90 naming the message that keyd
 // sent upstream.
-func (s *Switch) buildReversal(rev *Reversal, t *Txn, pan custody.PAN, expiry string) (*iso8583.Builder, error) {
+func (h *host) buildReversal(rev *Reversal, t *Txn, pan custody.PAN, expiry string) (*iso8583.Builder, error) {
 	names, err := upstreamName(t)
 	if err != nil {
 		return nil, err
@@ -333,12 +325,12 @@ func (s *Switch) buildReversal(rev *Reversal, t *Txn, pan custody.PAN, expiry st
 	if err != nil {
 		return nil, err
 	}
-	b := s.dialect.Build(reversalMTI(rev), iso8583.SideUpstream).
+	b := h.build(reversalMTI(rev)).
 		Set(2, string(pan)).Set(3, t.Processing).Set(4, amount).
 		Set(7, rev.UpSent).Set(11, rev.UpSTAN).Set(12, t.Time).Set(13, t.Date).
 		Set(22, t.Entry).Set(25, t.Condition).Set(37, t.RRN).Set(39, rev.Reason).
 		Set(41, t.TID).Set(42, t.MID).Set(49, t.Currency).Set(90, names)
-	for de, value := range map[int]string{14: expiry, 32: t.Acquirer, 38: t.Approval} {
+	for de, value := range map[int]string{14: expiry, 32: orDefault(t.UpAcquirer, t.Acquirer), 38: t.Approval} {
 		if value != "" {
 			b.Set(de, value)
 		}

@@ -17,17 +17,16 @@ var errCrowded = errors.New("isoswitch: too many requests of one terminal")
 // handle works on one message of a terminal. fault is why it could not be read
 // whole, or nil.
 func (s *Switch) handle(ctx context.Context, r *request, fault error) {
-	act, err := s.custody.Begin(ctx, r.peer.caller, r.corr)
+	if fault == nil && s.shed(r) {
+		return
+	}
+	act, err := s.custody.BeginTransaction(ctx, r.peer.caller, r.corr)
 	if err != nil {
 		s.answerUnrecorded(r, err)
 		return
 	}
 	r.act = act
-	defer func() {
-		if r.act != nil { // a sale has more than one
-			r.act.Close()
-		}
-	}()
+	defer act.Close()
 	switch {
 	case fault != nil:
 		s.refuseFormat(ctx, r, fault)
@@ -56,9 +55,15 @@ func (s *Switch) refuse(ctx context.Context, r *request, action audit.Action, v 
 	if v.rule == "D-03" || v.rule == "D-04" && v.reason == audit.ReasonMACInvalid {
 		s.countFailure(ctx, r)
 	}
-	v = s.spoken(v, r.advice())
+	v = r.speech.spoken(v, r.advice())
+	if action == audit.ReversalRefuse {
+		r.refusedReversal()
+	}
+	if s.share(r, v) {
+		return
+	}
 	if v.rule == "D-06" {
-		r.act.Note(r.ksnNote(v))
+		r.act.NoteKSN(ctx, custody.Ref{Alias: r.terminal.BDK}, r.ksnNote(v))
 	}
 	r.act.Note(r.note(action, v))
 	if err := s.reply(ctx, r, v, answer{code: v.code, rrn: r.rrn}); err != nil {
@@ -66,7 +71,7 @@ func (s *Switch) refuse(ctx context.Context, r *request, action audit.Action, v 
 	}
 }
 
-// ksnNote is the record of a KSN that was refused.
+// ksnNote is the record of a KSN that was refused, but for its key.
 func (r *request) ksnNote(v verdict) audit.Record {
 	rec := r.note(audit.KSNRefuse, v)
 	rec.ISO.Rule, rec.MAC = "", audit.MAC{}
@@ -83,9 +88,10 @@ func (s *Switch) reply(ctx context.Context, r *request, v verdict, a answer) err
 		_ = r.peer.conn.Close()
 	}
 	if err != nil {
+		s.summarize(r, v) // its records are written all the same
 		return err
 	}
-	receipt, err := r.act.Commit(ctx)
+	receipt, err := s.commit(ctx, r, v)
 	if err != nil {
 		s.answerUnrecorded(r, err)
 		return err
@@ -101,22 +107,22 @@ func (s *Switch) reply(ctx context.Context, r *request, v verdict, a answer) err
 func (s *Switch) buildAnswer(ctx context.Context, r *request, v verdict, a answer) ([]byte, error) {
 	b := r.msg.Answer(a.code)
 	if r.msg.MTI().Class() != '8' {
-		if err := s.fillAnswer(ctx, b, a); err != nil {
+		if err := s.fillAnswer(ctx, r, b, a); err != nil {
 			return nil, err
 		}
 	}
 	if a.keys != "" {
-		s.handOver(b, r, a.keys)
+		r.handOver(b, a.keys)
 	}
 	// A locked TID costs no call to the token; without the token there is no MAC.
 	if r.keyed && v.reason != audit.ReasonLocked && v.rule != "D-05" {
 		msg, err := s.sealAnswer(ctx, r, b)
-		if err == nil || s.approves(a.code) {
+		if err == nil || r.speech.approves(a.code) {
 			return msg, unsealed(err)
 		}
 		s.log.Error("a refusal goes without a MAC", "corr", r.corr, "error", err)
 	}
-	if s.profile != nil && !s.profile.Codes.BareRefusals && r.msg.MTI().Class() != '8' {
+	if !r.speech.Codes.BareRefusals && r.msg.MTI().Class() != '8' {
 		return nil, errBare
 	}
 	msg, err := b.PackWithoutMAC()
@@ -141,9 +147,12 @@ func unsealed(err error) error {
 }
 
 // fillAnswer adds what an answer has besides its echo. DE 37 is always there.
-func (s *Switch) fillAnswer(ctx context.Context, b *iso8583.Builder, a answer) error {
+func (s *Switch) fillAnswer(ctx context.Context, r *request, b *iso8583.Builder, a answer) error {
 	// What was approved has one reference, whatever a repeat says (D-07).
-	if !b.Has(37) || a.rrn != "" && s.approves(a.code) {
+	if !b.Has(37) || a.rrn != "" && r.speech.approves(a.code) {
+		if a.rrn == "" && r.macKey == "" {
+			a.rrn = noReference
+		}
 		if a.rrn == "" {
 			n, err := s.numbers.take(ctx)
 			if err != nil {
@@ -153,8 +162,8 @@ func (s *Switch) fillAnswer(ctx context.Context, b *iso8583.Builder, a answer) e
 		}
 		b.Set(37, a.rrn)
 	}
-	s.fillTimes(b)
-	if a.approval != "" && s.approves(a.code) {
+	r.speech.fillTimes(b, s.now())
+	if a.approval != "" && r.speech.approves(a.code) {
 		b.Set(38, a.approval)
 	}
 	if len(a.emv) > 0 {
@@ -171,7 +180,7 @@ func (s *Switch) answerUnrecorded(r *request, cause error) {
 	if r.msg == nil || !r.msg.Answerable() {
 		return
 	}
-	if s.profile != nil && !s.profile.Codes.BareRefusals {
+	if !r.speech.Codes.BareRefusals {
 		_ = r.peer.conn.Close()
 		return
 	}
@@ -197,13 +206,14 @@ func (s *Switch) refuseFormat(ctx context.Context, r *request, fault error) {
 	}
 	v := ruling("D-01", false)
 	var f *iso8583.FormatError
-	switch {
-	case errors.Is(fault, errCrowded):
+	if errors.Is(fault, errCrowded) {
 		v = verdict{code: codeCannot, reason: audit.ReasonQueueFull}
-	case errors.As(fault, &f):
-		s.log.Info("a message was not read", "corr", r.corr, "fault", f)
 	}
+	errors.As(fault, &f)
 	if r.msg == nil || !r.msg.Answerable() {
+		if s.share(r, v) {
+			return
+		}
 		rec := audit.Record{Action: audit.FrameRefuse, Outcome: audit.OutcomeRefused, Reason: v.reason}
 		if r.msg != nil && r.msg.MTI() != "" {
 			rec.ISO = audit.ISO{MTI: string(r.msg.MTI()), Rule: v.rule}
@@ -219,7 +229,13 @@ func (s *Switch) refuseFormat(ctx context.Context, r *request, fault error) {
 		v = ruling("D-06", false)
 		v.reason = audit.ReasonFormatError
 	}
-	v = s.spoken(v, false)
+	v = r.speech.spoken(v, false)
+	if s.share(r, v) {
+		return
+	}
+	if f != nil {
+		s.log.Info("a message was not read", "corr", r.corr, "fault", f)
+	}
 	r.act.Note(r.frameNote(v))
 	if err := s.reply(ctx, r, v, answer{code: v.code}); err != nil {
 		s.log.Info("a refusal was not delivered", "corr", r.corr, "rule", v.rule, "error", err)
@@ -248,7 +264,7 @@ func (s *Switch) refuseResponse(ctx context.Context, r *request) {
 
 // commitOnly makes the records durable where there is no answer.
 func (s *Switch) commitOnly(ctx context.Context, r *request, name string, v verdict) {
-	if _, err := r.act.Commit(ctx); err != nil {
+	if _, err := s.commit(ctx, r, v); err != nil {
 		s.log.Error("a refusal could not be recorded", "corr", r.corr, "error", err)
 	}
 	s.observe(Event{Name: name, Rule: v.rule})

@@ -27,15 +27,14 @@ func writePart(h hash.Hash, p string) {
 	h.Write([]byte(p))
 }
 
-// lookupKey is the key of an original with this DE 7, STAN and MTI class. The
+// lookupKey is the key of an original with this DE 7 or batch, STAN and MTI class. The
 // acquirer is the profile's: DE 32 and DE 90 part 4, which a terminal may leave
 // out, are compared afterwards.
 func (s *Switch) lookupKey(mid, tid, sent, stan string, class byte) LookupKey {
-	day := 4 // MMDD
-	if s.byBatch() {
-		day = 6
+	if len(sent) != batchDigits {
+		sent = sent[:min(4, len(sent))] // MMDD
 	}
-	return digest("keyd-lookup-1", s.dialect.Name(), s.cfg.Acquirer, mid, tid, sent[:day], stan, string(class))
+	return digest("keyd-lookup-1", s.dialect.Name(), s.cfg.Acquirer, mid, tid, sent, stan, string(class))
 }
 
 // newOID names an original received at the given time.

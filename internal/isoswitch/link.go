@@ -27,32 +27,45 @@ const (
 	unasked       = 64 // messages nobody asked for that are worked on at a time
 )
 
-// link is the connection to the acquirer host. It is safe for concurrent use.
+// link is one connection to a host. It is safe for concurrent use.
 type link struct {
 	s    *Switch
-	cfg  Upstream
-	open *exchanges
+	h    *host
+	cfg  Endpoint
 	slow chan struct{} // slots for messages that nobody asked for
+	ask  chan struct{} // an echo is wanted before its time
 	work sync.WaitGroup
 
-	signedOn atomic.Bool
-	heard    atomic.Int64 // wall clock of the last frame, nanoseconds
+	heard  atomic.Int64 // wall clock of the last frame, nanoseconds
+	misses atomic.Int32 // messages without an answer since then
+	tally  linkTally
 
 	writing sync.Mutex // one frame at a time
 
-	mu   sync.Mutex
-	conn net.Conn      // nil while down
-	up   chan struct{} // closed while up
+	mu    sync.Mutex
+	conn  net.Conn  // nil while down
+	sign  signState // what the host says to keyd's sign-on
+	since time.Time // it has been fit; zero while it is not
+	fell  bool      // it was fit once and then was not
+	fault error     // the last one, for operators
 }
 
-func newLink(s *Switch, cfg Upstream) *link {
-	return &link{
-		s:    s,
-		cfg:  cfg,
-		open: newExchanges(s.now),
-		slow: make(chan struct{}, unasked),
-		up:   make(chan struct{}),
-	}
+// linkTally counts, for metrics.
+type linkTally struct {
+	connects, sent, frames, silent atomic.Uint64
+}
+
+// signState is what the host has said of a connection.
+type signState uint8
+
+const (
+	unsigned  signState = iota // nothing
+	signedOn                   // 00
+	signedOff                  // it refused the sign-on, or has signed off itself
+)
+
+func newLink(h *host, cfg Endpoint) *link {
+	return &link{s: h.s, h: h, cfg: cfg, slow: make(chan struct{}, unasked), ask: make(chan struct{}, 1)}
 }
 
 // caller is the link's peer, for the records.
@@ -61,25 +74,29 @@ func (l *link) caller(conn net.Conn) custody.Caller {
 	if conn != nil {
 		addr = conn.RemoteAddr().String()
 	}
-	return custody.SwitchCaller(l.cfg.Name, audit.ActorUpstream, addr, "", "")
+	return custody.SwitchCaller(l.h.cfg.Name, audit.ActorUpstream, addr, "", "")
 }
 
-// run keeps the link connected until ctx ends.
+// run keeps the link connected until ctx ends. What breaks before the host has
+// said anything is tried less and less often.
 func (l *link) run(ctx context.Context) {
 	defer l.work.Wait()
 	wait := redialFirst
 	for ctx.Err() == nil {
 		conn, err := l.dial(ctx)
 		if err != nil {
-			l.s.log.Warn("upstream link: cannot connect", "link", l.cfg.Name, "addr", l.cfg.Addr, "error", err)
-			sleep(ctx, jitter(wait))
-			wait = min(2*wait, redialCeiling)
-			continue
+			l.s.log.Warn("upstream link: cannot connect", "upstream", l.h.cfg.Name, "link", l.cfg.Name, "addr", l.cfg.Addr, "error", err)
+		} else {
+			before := l.tally.frames.Load()
+			err = l.serve(ctx, conn)
+			l.s.log.Warn("upstream link: connection ended", "upstream", l.h.cfg.Name, "link", l.cfg.Name, "error", err)
+			if l.tally.frames.Load() > before {
+				wait = redialFirst
+			}
 		}
-		wait = redialFirst
-		err = l.serve(ctx, conn)
-		l.s.log.Warn("upstream link: connection ended", "link", l.cfg.Name, "error", err)
-		sleep(ctx, jitter(redialFirst))
+		l.failed(err)
+		sleep(ctx, jitter(wait))
+		wait = min(2*wait, redialCeiling)
 	}
 }
 
@@ -128,30 +145,24 @@ func (l *link) serve(ctx context.Context, conn net.Conn) error {
 
 func (l *link) raise(conn net.Conn) {
 	l.heard.Store(l.s.now().UnixNano())
+	l.misses.Store(0)
+	l.tally.connects.Add(1)
 	l.mu.Lock()
-	l.conn = conn
-	close(l.up)
+	l.conn, l.sign = conn, unsigned
 	l.mu.Unlock()
-	l.s.log.Info("upstream link: connected", "link", l.cfg.Name, "addr", l.cfg.Addr)
+	l.s.log.Info("upstream link: connected", "upstream", l.h.cfg.Name, "link", l.cfg.Name, "addr", l.cfg.Addr)
 	l.s.observe(Event{Name: "link", Code: "up"})
+	l.changed()
 }
 
 func (l *link) lower(conn net.Conn) {
 	_ = conn.Close()
 	l.mu.Lock()
-	l.conn = nil
-	l.up = make(chan struct{})
+	l.conn, l.sign = nil, unsigned
 	l.mu.Unlock()
-	l.signedOn.Store(false)
-	l.open.drop()
+	l.changed() // before those who wait are told, so that they find another
+	l.h.open.drop(l)
 	l.s.observe(Event{Name: "link", Code: "down"})
-}
-
-// ready returns a channel that is closed while the link is connected.
-func (l *link) ready() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.up
 }
 
 func (l *link) current() net.Conn {
@@ -160,7 +171,104 @@ func (l *link) current() net.Conn {
 	return l.conn
 }
 
-func (l *link) isUp() bool { return l.current() != nil }
+// signs notes what the host says to the sign-on of this connection.
+func (l *link) signs(conn net.Conn, state signState) {
+	l.mu.Lock()
+	if l.conn == conn {
+		l.sign = state
+	}
+	l.mu.Unlock()
+	l.changed()
+}
+
+func (l *link) signState() signState {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sign
+}
+
+// failed keeps the last fault, for operators.
+func (l *link) failed(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fault = err
+}
+
+// standing is how fit the link is.
+func (l *link) standing() standing {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stands()
+}
+
+func (l *link) stands() standing {
+	switch {
+	case l.conn == nil, l.sign == signedOff:
+		return absent
+	case l.sign == unsigned, l.mute(int(l.misses.Load())):
+		return doubtful
+	}
+	return fit
+}
+
+// mute reports whether so many messages in a row without an answer are too many.
+func (l *link) mute(misses int) bool { return l.h.cfg.Silence > 0 && misses >= l.h.cfg.Silence }
+
+// changed follows what has become of the link, and lets its host choose again.
+func (l *link) changed() {
+	now := l.s.now()
+	l.mu.Lock()
+	switch is := l.stands() == fit; {
+	case is && l.since.IsZero():
+		l.since = now
+	case !is && !l.since.IsZero():
+		l.since, l.fell = time.Time{}, true
+	}
+	l.mu.Unlock()
+	l.h.elect()
+}
+
+// unsteady is how long the link has yet to be fit before it may take messages
+// from another that is: 0 where it never failed.
+func (l *link) unsteady(now time.Time, back time.Duration) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.fell {
+		return 0
+	}
+	return max(0, back-now.Sub(l.since))
+}
+
+// missed notes that a message sent over the link has had no answer in time. Once
+// too many in a row have had none, the host is asked for an echo, and another
+// link is chosen.
+func (l *link) missed() {
+	l.tally.silent.Add(1)
+	if n := int(l.misses.Add(1)); !l.mute(n) || l.mute(n-1) {
+		return
+	}
+	l.s.log.Warn("upstream link: messages are not answered", "upstream", l.h.cfg.Name, "link", l.cfg.Name)
+	l.s.observe(Event{Name: "link", Code: "silent"})
+	l.askNow()
+	l.changed()
+}
+
+// hears notes that a frame has come.
+func (l *link) hears() {
+	l.heard.Store(l.s.now().UnixNano())
+	l.tally.frames.Add(1)
+	if l.misses.Load() != 0 && l.mute(int(l.misses.Swap(0))) {
+		l.changed()
+	}
+}
+
+// askNow has an 0800 sent before its time.
+func (l *link) askNow() {
+	select {
+	case l.ask <- struct{}{}:
+	default:
+	}
+}
 
 // send hands a sealed message to the link. depart is asked at the last moment
 // whether it may go; errLinkDown and errRecalled mean that nothing has left.
@@ -182,6 +290,7 @@ func (l *link) send(receipt custody.Receipt, msg []byte, depart func() bool) err
 	if !depart() {
 		return errRecalled
 	}
+	l.tally.sent.Add(1)
 	patience := min(l.s.rules().Timers.Write, l.s.rules().Timers.Upstream)
 	if err := conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
 		return fmt.Errorf("sending upstream: %w", err)
@@ -207,7 +316,7 @@ func (l *link) read(ctx context.Context, conn net.Conn) error {
 			}
 			return err
 		}
-		l.heard.Store(l.s.now().UnixNano())
+		l.hears()
 		l.take(ctx, conn, frame)
 	}
 }
@@ -215,7 +324,7 @@ func (l *link) read(ctx context.Context, conn net.Conn) error {
 // take gives a frame to whom it belongs. Only what nobody asked for can make it
 // wait, and then for all of its kind.
 func (l *link) take(ctx context.Context, conn net.Conn, frame []byte) {
-	m, err := l.s.dialect.Parse(frame, iso8583.SideUpstream)
+	m, err := l.h.dialect.Parse(frame, iso8583.SideUpstream)
 	if err != nil {
 		l.spawn(func() { l.s.refuseUpstreamFrame(ctx, l, conn, partial(err), err) })
 		return
@@ -224,7 +333,7 @@ func (l *link) take(ctx context.Context, conn net.Conn, frame []byte) {
 		l.spawn(func() { l.s.upstreamRequest(ctx, l, conn, m) })
 		return
 	}
-	late, expected := l.open.deliver(m)
+	late, expected := l.h.open.deliver(m)
 	switch {
 	case !expected:
 		l.spawn(func() { l.s.refuseUnexpected(ctx, l, conn, m) })

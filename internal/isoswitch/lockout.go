@@ -12,8 +12,10 @@ type lockout struct {
 	policy func() Lockout
 	clock  func() time.Time
 
-	mu    sync.Mutex
-	count map[string]*failures
+	mu     sync.Mutex
+	count  map[string]*failures
+	failed failures // of all TIDs
+	proven bool     // a message with a valid MAC has come
 }
 
 type failures struct {
@@ -39,6 +41,10 @@ func (l *lockout) fail(tid string) (locked bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.clock()
+	if now.Sub(l.failed.since) > l.policy().Window {
+		l.failed = failures{since: now}
+	}
+	l.failed.n++
 	f, ok := l.count[tid]
 	if !ok {
 		f = &failures{since: now}
@@ -55,6 +61,21 @@ func (l *lockout) fail(tid string) (locked bool) {
 	return true
 }
 
+// prove notes that a message with a valid MAC has come.
+func (l *lockout) prove() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.proven = true
+}
+
+// suspect reports whether nothing good has come by the connection yet, or too
+// much that was bad.
+func (l *lockout) suspect() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.proven || l.failed.n >= l.policy().Failures
+}
+
 // clear forgets the failures of the TID, after a sign-on with a valid MAC.
 func (l *lockout) clear(tid string) {
 	l.mu.Lock()
@@ -63,7 +84,10 @@ func (l *lockout) clear(tid string) {
 }
 
 // floods counts the lock-outs behind each client certificate. A certificate
-// with many is slowed down, not locked. It is safe for concurrent use.
+// with many is slowed down, not locked: on those of its connections that sent no
+// good message yet, or bad ones, each frame waits, so that a forger who has the
+// certificate of a gateway does not slow its honest terminals (W-19). It is safe
+// for concurrent use.
 type floods struct {
 	policy func() Lockout
 	clock  func() time.Time

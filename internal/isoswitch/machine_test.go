@@ -11,6 +11,7 @@ import (
 
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/iso8583"
+	"keyd.dev/keyd/internal/profile"
 )
 
 // machine runs random histories of one sale and what may happen to it: repeats,
@@ -29,23 +30,33 @@ type machine struct {
 	upstream  int   // full reversals that upstream holds effective: 0 or 1
 	remaining int64 // what upstream holds valid of the sale, -1 before it came
 	granted   int   // 00 to a full reversal that was no repeat
+	undone    bool  // the terminal asked for a full reversal while the sale was in flight
 }
 
 func newMachine() *machine {
+	speaks, err := profile.Builtin("ascii87")
+	if err != nil {
+		panic(err)
+	}
 	m := &machine{journal: newMemory(), now: noon, remaining: -1}
+	to := &host{cfg: Upstream{Name: "test"}}
 	m.s = &Switch{
 		dialect: iso8583.ASCII87(),
+
+		listeners: []Listener{{Profile: speaks}},
+
 		flights: &flights{byOID: map[OID]*live{}},
+		hosts:   []*host{to}, byName: map[string]*host{"test": to},
 		rates:   newRates(m.clock),
 		observe: func(Event) {},
 		cfg:     Config{Journal: m.journal, Clock: m.clock},
 	}
-	rules := &settings{policy: testPolicy()}
+	rules := &settings{policy: testPolicy(), routes: &routes{all: &cardRoutes{}}}
 	rules.Limits.KSNStep = 10_000
 	rules.Timers, _ = Timers{}.withDefaults()
 	rules.Retry, _ = Retry{}.withDefaults()
 	m.s.set.Store(rules)
-	m.s.numbers = &numbers{journal: m.journal, name: "stan/test", clock: m.clock}
+	m.s.numbers = &numbers{journal: m.journal, clock: m.clock}
 	return m
 }
 
@@ -78,7 +89,7 @@ func (m *machine) message(mti iso8583.MTI, change func(*iso8583.Builder)) *reque
 	}
 	return &request{
 		msg: msg, raw: hashOf(raw), at: m.now, rules: m.s.rules(), macKey: "key", known: true, keyed: true,
-		terminal: Terminal{TID: "T0000001"}, serial: serial{device: "D", counter: m.counter, text: "FFFF9876543210E00001"},
+		speech: speech{m.s.listeners[0].Profile}, terminal: Terminal{TID: "T0000001"}, serial: serial{device: "D", counter: m.counter, text: "FFFF9876543210E00001"},
 	}
 }
 
@@ -87,7 +98,7 @@ func (m *machine) sell() {
 	r := m.message("0200", func(b *iso8583.Builder) { b.Set(7, machineSent).Set(11, "000007") })
 	card := custody.Card{Token: "k1:card"}
 	key := m.s.lookupKey("M00000000000001", "T0000001", machineSent, "000007", '2')
-	t := &Txn{
+	t := &Txn{Link: "test",
 		OID: newOID(key, m.now), Key: key, MTI: "0200", Received: m.now, Card: card, Processing: "000000",
 		Amount: machineAmount, Sent: machineSent, STAN: "000007", Condition: "00", TID: "T0000001",
 		MID: "M00000000000001", Currency: "978", Content: saleContent(r.msg, card.Token), State: Forwarded,
@@ -201,6 +212,15 @@ func (m *machine) reverse(mti iso8583.MTI, rest int64, wrong string) {
 	if err == nil && d.verdict.effect == reverseWhole && before == nil {
 		m.granted++
 	}
+	if err == nil && m.flight != nil && rest < 0 && wrong == "" {
+		m.undone = true
+	}
+}
+
+// close closes the batches of all terminals, with the sale in them (D-25).
+func (m *machine) close() {
+	desk := &Desk{journal: m.journal}
+	_, _ = desk.CloseBatch(context.Background(), custody.BatchClosing{Before: m.now.Add(time.Second)})
 }
 
 func (m *machine) fullRecord() *Reversal {
@@ -216,7 +236,7 @@ func (m *machine) fullRecord() *Reversal {
 // issuer does: by the original, however often a message comes.
 func (m *machine) forward(code string, answered bool) {
 	m.now = m.now.Add(time.Hour / 4)
-	due, err := (&m.journal.held).Due(m.now, 10, nil)
+	due, err := (&m.journal.held).Due("test", m.now, 10, nil)
 	if err != nil || len(due) == 0 {
 		return
 	}
@@ -247,7 +267,7 @@ func (m *machine) crash() {
 	m.journal.failNext = nil // the disk is sound again when the process starts
 	m.s.flights = &flights{byOID: map[OID]*live{}}
 	m.flight = nil
-	m.s.numbers = &numbers{journal: m.journal, name: "stan/test", clock: m.clock}
+	m.s.numbers = &numbers{journal: m.journal, clock: m.clock}
 	open, _ := (&m.journal.held).Unfinished(OID{}, 10)
 	for _, t := range open {
 		num, err := m.s.numbers.take(context.Background())
@@ -314,6 +334,9 @@ func (m *machine) finish(t *rapid.T) {
 	for _, x := range m.journal.held.txns {
 		switch x.State {
 		case Approved:
+			if m.undone {
+				t.Fatal("D-18: approved, and its terminal asked for its reversal while it was in flight")
+			}
 			if want := x.Amount - x.ReversedAmount; m.remaining != want {
 				t.Fatalf("R-36: the journal holds %d valid, upstream %d", want, m.remaining)
 			}
@@ -333,7 +356,11 @@ func TestMachine(t *testing.T) {
 		m := newMachine()
 		mtis := rapid.SampledFrom([]iso8583.MTI{"0400", "0401", "0420", "0421"})
 		t.Repeat(map[string]func(*rapid.T){
-			"sell":      func(*rapid.T) { m.sell() },
+			"sell": func(t *rapid.T) {
+				if m.sell(); rapid.Bool().Draw(t, "close") {
+					m.close()
+				}
+			},
 			"depart":    func(*rapid.T) { m.depart() },
 			"undeliver": func(*rapid.T) { m.undeliver() },
 			"crash":     func(*rapid.T) { m.crash() },

@@ -24,36 +24,30 @@ import (
 const unlockAfter = time.Minute
 
 // how is how the MACs of terminals with a master key are made in the profile.
-func (s *Switch) how() profile.MAC { return s.profile.MAC[profile.Master] }
+func (p speech) how() profile.MAC { return p.MAC[profile.Master] }
 
 // masterMAC is the request for a MAC of such a terminal.
-func (s *Switch) masterMAC(r *request, message, mac []byte) custody.TerminalMAC {
+func (r *request) masterMAC(message, mac []byte) custody.TerminalMAC {
 	return custody.TerminalMAC{
-		TID: r.terminal.TID, Key: r.terminal.MACKey, Algorithm: custody.TerminalAlgorithm(s.how().Algorithm),
-		Message: message, Bytes: s.how().Bytes, MAC: mac,
+		TID: r.terminal.TID, Key: r.terminal.MACKey, Algorithm: custody.TerminalAlgorithm(r.speech.how().Algorithm),
+		Padding: r.speech.padding(MasterKey), Message: message, Bytes: r.speech.how().Bytes, MAC: mac,
 	}
-}
-
-// masterAlgorithm is the log's name of the algorithm.
-func (s *Switch) masterAlgorithm() audit.MACAlg {
-	switch s.how().Algorithm {
-	case profile.CUPECB:
-		return audit.MACCUPECB
-	case profile.X919:
-		return audit.MACAlg3
-	}
-	return audit.MACAlg1
 }
 
 // authenticateMaster is stages 4 and 5 for a terminal with a master key. One that
 // has no key it could still use gets the code of a wrong MAC, upon which it signs
 // in (U-49); that counts as no failure.
 func (s *Switch) authenticateMaster(ctx context.Context, r *request, mac [8]byte) *verdict {
-	verified, err := r.act.VerifyTerminalMAC(ctx, s.masterMAC(r, r.msg.MACInput(), mac[:s.how().Bytes]))
+	verified, err := r.act.VerifyTerminalMAC(ctx, r.masterMAC(r.msg.MACInput(), mac[:r.speech.how().Bytes]))
 	switch {
 	case err == nil:
 		r.macKey, r.checked.Verdict = verified.Key.ID, audit.VerdictOK
-		return nil
+		s.signIns.used(r.terminal.TID)
+		v := s.offLink(r)
+		if v == nil && s.renewed.proved(r.terminal.TID, r.macKey) {
+			s.cleared(r)
+		}
+		return v
 	case errors.Is(err, custody.ErrSignIn):
 		r.checked.Verdict = audit.VerdictNoKey
 		v := r.refusal("D-04")
@@ -65,7 +59,7 @@ func (s *Switch) authenticateMaster(ctx context.Context, r *request, mac [8]byte
 
 // sealMaster gives an answer the MAC of the terminal's present key.
 func (s *Switch) sealMaster(ctx context.Context, r *request, open iso8583.Unsealed) ([]byte, error) {
-	made, err := r.act.SealTerminal(ctx, s.masterMAC(r, open.MACInput(), nil))
+	made, err := r.act.SealTerminal(ctx, r.masterMAC(open.MACInput(), nil))
 	if err != nil {
 		return nil, fmt.Errorf("sealing the answer: %w", err)
 	}
@@ -135,12 +129,18 @@ func delivers(p *profile.Profile) bool {
 // records of them, before the answer leaves; whatever comes under the keys of
 // before is refused from then on.
 func (s *Switch) signIn(ctx context.Context, r *request, form string) {
+	limits := r.rules.Limits
+	if !s.signIns.share(r.peer.cert, r.at, limits.SignInRate) || !s.signIns.take(r.terminal.TID, r.at, limits.SignIn) {
+		s.refuse(ctx, r, audit.SigninRefuse, verdict{code: codeTerminal, reason: audit.ReasonVelocity})
+		return
+	}
 	got, err := s.custody.SignIn(ctx, r.peer.caller, r.corr, custody.SignIn{
 		TID: r.terminal.TID, Form: form,
-		Algorithm: custody.TerminalAlgorithm(s.how().Algorithm), MACBytes: s.profile.MAKSize,
+		Algorithm: custody.TerminalAlgorithm(r.speech.how().Algorithm), MACBytes: r.speech.MAKSize,
 	})
 	ruled, a := verdict{code: codeApproved}, answer{code: codeApproved}
 	if err != nil {
+		s.signIns.giveBack(r.terminal.TID)
 		s.log.Warn("a terminal was given no keys", "corr", r.corr, "tid", r.terminal.TID, "form", form, "error", err)
 		ruled = verdict{code: codeCannot, reason: custody.ReasonOf(err)}
 		if errors.Is(err, custody.ErrRequest) || errors.Is(err, custody.ErrConflict) {
@@ -151,6 +151,7 @@ func (s *Switch) signIn(ctx context.Context, r *request, form string) {
 	}
 	a.keys = fmt.Sprintf("%X", got.Field)
 	r.peer.lockout.unlock(r.terminal.TID, unlockAfter)
+	s.signedIn(r, got.Keys)
 	r.act.Note(r.note(audit.SigninAccept, ruled))
 	if err := s.reply(ctx, r, ruled, a); err != nil {
 		s.log.Warn("working keys were not delivered; the terminal signs in again", "corr", r.corr, "error", err)
@@ -159,11 +160,11 @@ func (s *Switch) signIn(ctx context.Context, r *request, form string) {
 
 // handOver puts working keys into an 0810, and the host's time beside them where
 // the dialect has a place for it: the terminal sets its clock by it (U-48).
-func (s *Switch) handOver(b *iso8583.Builder, r *request, field string) {
+func (r *request) handOver(b *iso8583.Builder, field string) {
 	b.Set(62, field)
 	hhmmss, mmdd := r.at.Format("150405"), r.at.Format("0102")
 	for de, text := range map[int]string{12: hhmmss, 13: mmdd} {
-		if s.terminals().HasField(r.msg.MTI().Response(), de, iso8583.SideTerminal) {
+		if r.speech.Dialect.HasField(r.msg.MTI().Response(), de, iso8583.SideTerminal) {
 			b.Set(de, text)
 		}
 	}

@@ -234,8 +234,10 @@ func (t *memoryTx) open() []*Reversal {
 	return all
 }
 
-func (t *memoryTx) Due(at time.Time, limit int, except []string) ([]*Reversal, error) {
-	all := slices.DeleteFunc(t.open(), func(r *Reversal) bool { return r.Next.After(at) || slices.Contains(except, r.TID) })
+func (t *memoryTx) Due(upstream string, at time.Time, limit int, except []string) ([]*Reversal, error) {
+	all := slices.DeleteFunc(t.open(), func(r *Reversal) bool {
+		return r.Link != upstream || r.Next.After(at) || slices.Contains(except, r.TID)
+	})
 	return all[:min(limit, len(all))], nil
 }
 
@@ -243,13 +245,16 @@ func (t *memoryTx) OpenBefore(oid OID, built time.Time) (bool, error) {
 	return slices.ContainsFunc(t.open(), func(r *Reversal) bool { return r.OID == oid && r.Built.Before(built) }), nil
 }
 
-func (t *memoryTx) NextDue() (time.Time, error) {
-	all := t.open()
+func (t *memoryTx) Strays([]string) ([]Stray, error) { return nil, nil }
+func (t *memoryTx) NextDue(upstream string) (time.Time, error) {
+	all := slices.DeleteFunc(t.open(), func(r *Reversal) bool { return r.Link != upstream })
 	if len(all) == 0 {
 		return time.Time{}, ErrNotFound
 	}
 	return all[0].Next, nil
 }
+
+func (t *memoryTx) Reserved(name string) (uint64, error) { return t.reserved[name], nil }
 
 func (t *memoryTx) Reserve(name string, n uint64) (uint64, error) {
 	if t.readOnly {

@@ -6,11 +6,26 @@ import (
 	"keyd.dev/keyd/internal/iso8583"
 )
 
+// advised is the action for what is told as done already: an advice (0220) is no
+// question, and has actions of its own.
+func (r *request) advised(action audit.Action) audit.Action {
+	if !r.advice() {
+		return action
+	}
+	switch action {
+	case audit.SaleAccept:
+		return audit.AdviceAccept
+	case audit.SaleRefuse:
+		return audit.AdviceRefuse
+	}
+	return action
+}
+
 // note is the record of a decision on a terminal's message. Section 7.2 of the
 // audit log: what was asked, what was decided, by which rule.
 func (r *request) note(action audit.Action, v verdict) audit.Record {
 	rec := describe(r.msg)
-	rec.Action = action
+	rec.Action = r.advised(action)
 	rec.ISO.DE39 = v.code
 	rec.ISO.Rule = v.rule
 	rec.ISO.Alert = v.alert

@@ -17,16 +17,43 @@ type number struct {
 // reserveNumbers is how many numbers one durable reservation yields.
 const reserveNumbers = 8192
 
-// numbers gives each message of keyd's own a STAN that no other has on the link
+// numbers gives each message of keyd's own a STAN that no other has on any link
 // and day, also not after a crash: a number is reserved in the journal before it
 // is used. It is safe for concurrent use.
 type numbers struct {
 	journal Journal
-	name    string
+	before  []string // counters of versions that had one for each upstream
 	clock   func() time.Time
 
 	mu        sync.Mutex
 	next, end uint64
+}
+
+// countedMessages is the counter of all messages of keyd's own.
+const countedMessages = "stan"
+
+// reserve returns the first of so many numbers that are now taken. The first time
+// it begins above those of versions before.
+func (n *numbers) reserve(tx Tx) (first uint64, err error) {
+	first, err = tx.Reserve(countedMessages, reserveNumbers)
+	if err != nil || first > 0 {
+		return first, err
+	}
+	var most uint64
+	for _, name := range n.before {
+		last, err := tx.Reserve(name, 1)
+		if err != nil {
+			return 0, err
+		}
+		most = max(most, last)
+	}
+	if most == 0 {
+		return 0, nil
+	}
+	if _, err = tx.Reserve(countedMessages, most); err != nil {
+		return 0, err
+	}
+	return tx.Reserve(countedMessages, reserveNumbers)
 }
 
 // take returns an unused number. It fails only when the journal does.
@@ -36,7 +63,7 @@ func (n *numbers) take(ctx context.Context) (number, error) {
 	if n.next == n.end {
 		var first uint64
 		err := n.journal.Update(ctx, func(tx Tx) (err error) {
-			first, err = tx.Reserve(n.name, reserveNumbers)
+			first, err = n.reserve(tx)
 			return err
 		})
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -309,12 +310,40 @@ func TestExchanges(t *testing.T) {
 			t.Error("an answer after T_stray was known")
 		}
 	})
-	t.Run("a lost link tells all", func(t *testing.T) {
+	t.Run("a lost link tells all that left by it", func(t *testing.T) {
 		x := newExchanges(clock)
-		open := x.start(key)
-		x.drop()
-		x.drop()
+		broken, other := new(link), new(link)
+		open, beside := x.start(key), x.start(match{stan: "000002"})
+		x.over(open, broken)
+		x.over(beside, other)
+		x.drop(broken)
+		x.drop(broken)
 		<-open.lost
+		select {
+		case <-beside.lost:
+			t.Error("what left by the other link was told as well")
+		default:
+		}
+	})
+	t.Run("R-03 a link that broke before a request left by another says nothing of it", func(t *testing.T) {
+		x := newExchanges(clock)
+		down, up := new(link), new(link)
+		open := x.start(key)
+		x.over(open, down) // and it is not connected
+		x.drop(down)
+		x.over(open, up)
+		x.drop(down)
+		select {
+		case <-open.lost:
+			t.Fatal("what left by another link is told that it is lost")
+		default:
+		}
+		var drops sync.WaitGroup
+		for range 4 {
+			drops.Go(func() { x.drop(down); x.drop(up) })
+		}
+		<-open.lost
+		drops.Wait()
 	})
 }
 
@@ -322,7 +351,7 @@ func TestNumbers(t *testing.T) {
 	journal := newMemory()
 	seen := map[string]bool{}
 	for range 3 { // starts of the process
-		n := &numbers{journal: journal, name: "stan/x", clock: func() time.Time { return noon }}
+		n := &numbers{journal: journal, clock: func() time.Time { return noon }}
 		for range 10 {
 			got, err := n.take(context.Background())
 			if err != nil {
@@ -334,8 +363,17 @@ func TestNumbers(t *testing.T) {
 			seen[got.stan] = true
 		}
 	}
+	fresh := newMemory() // of a version that counted for each upstream
+	_ = fresh.Update(context.Background(), func(tx Tx) error {
+		_, err := tx.Reserve("stan/old", 70_000)
+		return err
+	})
+	after := &numbers{journal: fresh, before: []string{"stan/none", "stan/old"}, clock: func() time.Time { return noon }}
+	if got, err := after.take(context.Background()); err != nil || got.stan < "070000" {
+		t.Errorf("after an upgrade the numbers begin at %s again, %v", got.stan, err)
+	}
 	journal.failNext = errors.New("disk full")
-	n := &numbers{journal: journal, name: "stan/x", clock: func() time.Time { return noon }}
+	n := &numbers{journal: journal, clock: func() time.Time { return noon }}
 	if _, err := n.take(context.Background()); err == nil {
 		t.Error("a number that was not reserved was given out")
 	}
@@ -393,11 +431,34 @@ func safeConfig() Config {
 	return Config{
 		Custody: new(custody.Custody), Journal: newMemory(), Dialect: iso8583.ASCII87(), Log: quiet(),
 		TLS: &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12},
-		Upstream: Upstream{
-			Name: "issuer", Addr: "127.0.0.1:1", TLS: &tls.Config{MinVersion: tls.VersionTLS12},
+		Upstreams: []Upstream{{
+			Name: "issuer", Links: []Endpoint{{Addr: "127.0.0.1:1", TLS: &tls.Config{MinVersion: tls.VersionTLS12}}},
 			PINKey: custody.Ref{Alias: "alias/zpk"}, MACKey: custody.Ref{Alias: "alias/zak"},
-		},
+		}},
 		Limits: Limits{MaxAmount: 1, Currencies: []string{"978"}},
+	}
+}
+
+// twins are two upstreams, of which the second may change its zone keys.
+func twins(c *Config, change func(*Upstream)) []Upstream {
+	other := c.Upstreams[0]
+	other.Name, other.ExchangeKey = "other", custody.Ref{Alias: "alias/kek"}
+	change(&other)
+	c.Routes = []Route{{Name: "all", Upstream: "other"}}
+	return append(c.Upstreams, other)
+}
+
+// TestSharedKeys: what no host may change two upstreams may share.
+func TestSharedKeys(t *testing.T) {
+	cfg := safeConfig()
+	cfg.Upstreams = twins(&cfg, func(u *Upstream) { u.ExchangeKey = custody.Ref{} })
+	if _, err := New(cfg); err != nil {
+		t.Errorf("two upstreams with the same keys, which nobody changes: %v", err)
+	}
+	cfg = safeConfig()
+	cfg.Upstreams = twins(&cfg, func(u *Upstream) { u.PINKey.Alias, u.MACKey.Alias = "alias/zpk2", "alias/zak2" })
+	if _, err := New(cfg); err != nil {
+		t.Errorf("two upstreams with keys of their own: %v", err)
 	}
 }
 
@@ -412,14 +473,20 @@ func TestConfig(t *testing.T) {
 		{"no journal", "needed", func(c *Config) { c.Journal = nil }},
 		{"client certificates not demanded", "client certificates", func(c *Config) { c.TLS.ClientAuth = tls.VerifyClientCertIfGiven }},
 		{"old TLS", "TLS 1.2", func(c *Config) { c.TLS.MinVersion = tls.VersionTLS10 }},
-		{"A-07.T3 M-06 no zone MAC key", "zone MAC key", func(c *Config) { c.Upstream.MACKey = custody.Ref{} }},
-		{"no zone PIN key", "zone PIN key", func(c *Config) { c.Upstream.PINKey = custody.Ref{} }},
-		{"upstream not verified", "verified server", func(c *Config) { c.Upstream.TLS.InsecureSkipVerify = true }},
-		{"upstream without TLS", "verified server", func(c *Config) { c.Upstream.TLS = nil }},
+		{"A-07.T3 M-06 no zone MAC key", "zone MAC key", func(c *Config) { c.Upstreams[0].MACKey = custody.Ref{} }},
+		{"no zone PIN key", "zone PIN key", func(c *Config) { c.Upstreams[0].PINKey = custody.Ref{} }},
+		{"upstream not verified", "verified server", func(c *Config) { c.Upstreams[0].Links[0].TLS.InsecureSkipVerify = true }},
+		{"upstream without TLS", "verified server", func(c *Config) { c.Upstreams[0].Links[0].TLS = nil }},
 		{"T_upstream not below T_switch", "T_upstream", func(c *Config) { c.Timers.Upstream = 30 * time.Second }},
 		{"T_switch not below T_terminal", "T_terminal", func(c *Config) { c.Timers.Switch = time.Minute }},
 		{"T_hold not below T_terminal", "T_hold", func(c *Config) { c.Timers.Hold = time.Minute }},
 		{"max_age above look_back", "look_back", func(c *Config) { c.Timers.MaxAge = 8 * 24 * time.Hour }},
+		{"one zone PIN key of two, which a host changes", "share a zone key", func(c *Config) {
+			c.Upstreams = twins(c, func(u *Upstream) { u.MACKey.Alias = "alias/zak2" })
+		}},
+		{"one zone MAC key of two, which a host changes", "share a zone key", func(c *Config) {
+			c.Upstreams = twins(c, func(u *Upstream) { u.PINKey.Alias = "alias/zpk2" })
+		}},
 		{"negative timer", "negative", func(c *Config) { c.Timers.Stray = -1 }},
 		{"no currency", "currency", func(c *Config) { c.Limits.Currencies = nil }},
 		{"no greatest amount", "amount", func(c *Config) { c.Limits.MaxAmount = 0 }},
@@ -492,7 +559,10 @@ func TestKeepLate(t *testing.T) {
 		if sent {
 			m.forward("00", false)
 		}
-		err := m.journal.Update(context.Background(), func(tx Tx) error { return keepLate(tx, m.sale.OID, "00", "A1B2C3") })
+		err := m.journal.Update(context.Background(), func(tx Tx) error {
+			_, err := keepLate(tx, m.sale.OID, "00", "A1B2C3")
+			return err
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,6 +28,7 @@ const (
 // peer is the connection of a terminal or of a gateway that carries many.
 type peer struct {
 	s       *Switch
+	at      *Listener
 	conn    net.Conn
 	id      string
 	leaf    *x509.Certificate
@@ -39,36 +40,60 @@ type peer struct {
 	lockout *lockout
 	slots   chan struct{} // requests in work
 	work    sync.WaitGroup
-	count   int // frames so far; of the reader alone
+	count   int            // frames so far; of the reader alone
+	scope   *custody.Scope // terminals that may come by this link now; of the reader alone
 
 	writing sync.Mutex
 }
 
-// welcome lets a connection in: TLS with a client certificate whose client has
-// the terminal role (W-20). It returns nil for one that was let go.
-func (s *Switch) welcome(ctx context.Context, raw net.Conn, id string) *peer {
-	conn := tls.Server(raw, s.cfg.TLS)
-	stranger := custody.SwitchCaller("unknown", audit.ActorSwitch, raw.RemoteAddr().String(), id, "")
+// shake does the handshake of a connection: TLS with a client certificate. It
+// returns nil for one that was let go, or ended in favour of another.
+func (s *Switch) shake(ctx context.Context, at *Listener, raw net.Conn, id string, end func()) *tls.Conn {
+	conn := tls.Server(raw, at.TLS)
 	shake, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(shake); err != nil {
-		s.log.Info("terminal link: handshake failed", "addr", stranger.Addr, "error", err)
-		if !errors.Is(err, io.EOF) { // a port scan that said nothing asked for nothing
-			s.recordAuth(ctx, stranger, audit.AuthRefuse, audit.ReasonCertUnknown)
-		}
 		_ = raw.Close()
+		end()
+		stranger := custody.SwitchCaller("unknown", audit.ActorSwitch, raw.RemoteAddr().String(), id, "")
+		if !errors.Is(err, io.EOF) { // a port scan that said nothing asked for nothing
+			s.turnAway(ctx, stranger, audit.ReasonCertUnknown, err)
+		}
 		return nil
 	}
+	return conn
+}
+
+// strangers is how many connections that were let go have a record of their own in
+// a second; the others share some, with exact numbers (L-14).
+const strangers = 5
+
+// turnAway records that a connection was let go, and tells the operator's log why
+// where that is not one of many.
+func (s *Switch) turnAway(ctx context.Context, caller custody.Caller, why audit.Reason, cause error) {
+	r := audit.Record{Action: audit.AuthRefuse, Outcome: audit.OutcomeRefused, Reason: why}
+	alone, err := s.custody.RecordRefusal(ctx, caller, caller.Conn, r, custody.Refusal{Reason: why, PerSecond: strangers})
+	if alone {
+		s.log.Warn("terminal link: a connection was let go", "addr", caller.Addr, "client", caller.Name, "cause", cause)
+	}
+	if err != nil {
+		s.log.Error("terminal link: cannot record", "action", r.Action, "error", err)
+	}
+}
+
+// welcome lets a connection in whose client has the terminal role (W-20). It
+// returns nil for one that was let go.
+func (s *Switch) welcome(ctx context.Context, at *Listener, conn *tls.Conn, id string) *peer {
 	state := conn.ConnectionState()
 	cert := state.PeerCertificates[0]
 	sum := sha256.Sum256(cert.Raw)
 	certHex := hex.EncodeToString(sum[:])
 	client, err := s.admitted(cert)
-	caller := custody.SwitchCaller(orDefault(client.Name, "unknown"), audit.ActorSwitch, stranger.Addr, id, certHex)
+	caller := custody.SwitchCaller(orDefault(client.Name, "unknown"), audit.ActorSwitch, conn.RemoteAddr().String(), id, certHex)
+	caller.Terminal = client.OwnTerminal()
 	if err != nil {
-		s.recordAuth(ctx, caller, audit.AuthRefuse, audit.ReasonRoleDenied)
-		s.log.Warn("terminal link: certificate without the terminal role", "addr", stranger.Addr, "client", caller.Name)
 		_ = conn.Close()
+		s.turnAway(ctx, caller, audit.ReasonRoleDenied, err)
 		return nil
 	}
 	if s.recordAuth(ctx, caller, audit.AuthAccept, 0) != nil {
@@ -77,6 +102,7 @@ func (s *Switch) welcome(ctx context.Context, raw net.Conn, id string) *peer {
 	}
 	return &peer{
 		s:       s,
+		at:      at,
 		conn:    conn,
 		id:      id,
 		leaf:    cert,
@@ -84,7 +110,7 @@ func (s *Switch) welcome(ctx context.Context, raw net.Conn, id string) *peer {
 		cert:    certHex,
 		caller:  caller,
 		lanes:   newLanes(s.rules().Limits.PerTerminal),
-		lockout: newLockout(s.lockoutRules, s.now),
+		lockout: s.locks.open(newLockout(s.lockoutRules, s.now)),
 		slots:   make(chan struct{}, s.rules().Limits.Outstanding),
 	}
 }
@@ -116,6 +142,7 @@ func (s *Switch) recordAuth(ctx context.Context, caller custody.Caller, action a
 // in work. Work goes on under life.
 func (p *peer) serve(stop, life context.Context) {
 	defer func() { _ = p.conn.Close() }()
+	defer p.s.locks.close(p.lockout)
 	end := context.AfterFunc(stop, func() { _ = p.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer end()
 	err := p.read(stop, life)
@@ -155,9 +182,6 @@ func (p *peer) read(stop, life context.Context) error {
 			_ = p.s.recordAuth(life, p.caller, audit.AuthRefuse, why)
 			return err
 		}
-		if slow := p.s.floods.delay(p.cert); slow > 0 {
-			sleep(stop, slow)
-		}
 		p.take(life, frame)
 	}
 }
@@ -165,16 +189,18 @@ func (p *peer) read(stop, life context.Context) error {
 // still refuses who is connected and was let in, but would not be now: a role
 // can be taken from a client, and a certificate can end or be revoked (C-06).
 func (p *peer) still() (why audit.Reason, err error) {
-	if _, err := p.s.admitted(p.leaf); err != nil {
+	client, err := p.s.admitted(p.leaf)
+	if err != nil {
 		return audit.ReasonRoleDenied, err
 	}
+	p.scope = client.Scope()
 	if time.Now().After(p.leaf.NotAfter) { // the clock that judged it in the handshake
 		return audit.ReasonCertExpired, errExpired
 	}
-	if p.s.cfg.Peers == nil {
+	if p.at.Peers == nil {
 		return 0, nil
 	}
-	p.seen, err = p.s.cfg.Peers.Recheck(p.tls, p.seen)
+	p.seen, err = p.at.Peers.Recheck(p.tls, p.seen)
 	if errors.Is(err, credentials.ErrRevoked) {
 		return audit.ReasonCertRevoked, err
 	}
@@ -192,9 +218,11 @@ func (p *peer) take(ctx context.Context, frame []byte) {
 		at:   p.s.now().UTC(),
 		corr: fmt.Sprintf("%s.%d", p.id, p.count),
 
-		rules: p.s.rules(),
+		rules:  p.s.rules(),
+		speech: speech{p.at.Profile},
+		scope:  p.scope,
 	}
-	msg, err := p.s.terminals().Parse(frame, iso8583.SideTerminal)
+	msg, err := r.speech.Dialect.Parse(frame, iso8583.SideTerminal)
 	if r.msg = msg; err != nil {
 		r.msg = partial(err)
 	}
@@ -204,7 +232,9 @@ func (p *peer) take(ctx context.Context, frame []byte) {
 	}
 	turn, ok := p.lanes.take(tid)
 	p.slots <- struct{}{}
-	p.work.Go(func() {
+	p.work.Add(1)
+	p.s.crew.do(p.s.life, func() {
+		defer p.work.Done()
 		defer func() { <-p.slots }()
 		if !ok {
 			p.s.handle(ctx, r, errCrowded)
@@ -212,6 +242,9 @@ func (p *peer) take(ctx context.Context, frame []byte) {
 		}
 		r.turn = turn
 		defer turn.done()
+		if slow := p.slow(); slow > 0 {
+			sleep(ctx, slow)
+		}
 		turn.wait()
 		p.s.handle(ctx, r, err)
 	})

@@ -75,21 +75,34 @@ type Tx interface {
 	// UpdateReversal replaces the changeable fields of the record r.RID (those
 	// of Answer and below in Reversal), or returns ErrNotFound.
 	UpdateReversal(r *Reversal) error
-	// Due returns up to limit reversals in QUEUED or SENT, the one with the
-	// earliest Next first, those whose Next is not after the given time, but for
-	// those of the terminals named by except.
-	Due(at time.Time, limit int, except []string) ([]*Reversal, error)
+	// Due returns up to limit reversals for the upstream in QUEUED or SENT, the one
+	// with the earliest Next first, those whose Next is not after the given time,
+	// but for those of the terminals named by except. One without a Link is for
+	// that of its original.
+	Due(upstream string, at time.Time, limit int, except []string) ([]*Reversal, error)
 	// OpenBefore reports whether a reversal of this original that was built
 	// before the given time is still QUEUED or SENT: the reversals of one
 	// original go upstream one after the other.
 	OpenBefore(oid OID, built time.Time) (bool, error)
-	// NextDue returns the earliest Next among all QUEUED and SENT reversals, or
-	// ErrNotFound when there is none.
-	NextDue() (time.Time, error)
+	// NextDue returns the earliest Next among all QUEUED and SENT reversals for the
+	// upstream, or ErrNotFound when there is none.
+	NextDue(upstream string) (time.Time, error)
+	// Strays counts what is owed to upstreams that have none of these names:
+	// originals in RECEIVED or FORWARDED, and reversals in WAITING, QUEUED, SENT or
+	// HELD. It decides only whether the switch starts.
+	Strays(upstreams []string) ([]Stray, error)
 
 	// Reserve advances the named counter by n and returns its value before: the
 	// caller may use first to first+n-1. A counter starts at 0.
 	Reserve(name string, n uint64) (first uint64, err error)
+	// Reserved returns the value of the named counter.
+	Reserved(name string) (uint64, error)
+}
+
+// Stray is what is owed to an upstream that is configured no more.
+type Stray struct {
+	Upstream             string
+	Originals, Reversals int
 }
 
 // The errors of a [Journal] that the switch tells apart.

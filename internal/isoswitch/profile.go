@@ -8,14 +8,9 @@ import (
 	"keyd.dev/keyd/internal/profile"
 )
 
-// terminals is the dialect of the terminals. That of the link upstream is
-// Config.Dialect, whatever the terminals speak.
-func (s *Switch) terminals() *iso8583.Dialect {
-	if s.profile == nil {
-		return s.dialect
-	}
-	return s.profile.Dialect
-}
+// speech is what the terminals of a listener speak and are answered. The dialect of
+// the link upstream is Config.Dialect, whatever the terminals speak.
+type speech struct{ *profile.Profile }
 
 // Serves returns [ErrConfig] for a profile whose terminals the switch could not
 // serve: each message would be refused, and the first customer would find out.
@@ -29,7 +24,7 @@ func Serves(p *profile.Profile) error {
 	}
 	for _, m := range p.Dialect.Spec().Messages {
 		for _, mti := range m.Types {
-			if de := lacks(p.Original, mti, m); de != 0 {
+			if de := lacks(p, mti, m); de != 0 {
 				return fmt.Errorf("%w: profile %s: message %s lacks field %d, without which a %s cannot go upstream or be answered", ErrConfig, p.Name, m.Name, de, mti)
 			}
 		}
@@ -39,9 +34,9 @@ func Serves(p *profile.Profile) error {
 
 // lacks returns a field that the work on a message needs and its description does
 // not demand, or 0.
-func lacks(how profile.Original, mti iso8583.MTI, m iso8583.MessageSpec) int {
+func lacks(p *profile.Profile, mti iso8583.MTI, m iso8583.MessageSpec) int {
 	needs, back := []int{7, 11, 41, 42}, []int{11, 39, 41}
-	if how == profile.ByBatch { // what these need besides, the profile was checked for
+	if p.Original == profile.ByBatch { // what these need besides, the profile was checked for
 		needs = []int{11, 41, 42, 60}
 		if iso8583.MACNeeded(mti.Class()) {
 			back = append(back, 12, 13, 37)
@@ -52,7 +47,10 @@ func lacks(how profile.Original, mti iso8583.MTI, m iso8583.MessageSpec) int {
 	case '1', '2':
 		needs, back = append(needs, 2, 3, 4, 12, 13, 22, 25, 49), append(back, 37)
 	case '4':
-		needs, back = append(needs, 2, 3, 4, 12, 13, 22, 25, 39, 49, 90), append(back, 37)
+		needs, back = append(needs, 2, 3, 4, 12, 13, 22, 25, 49, 90), append(back, 37)
+		if p.Rules.Reason == "" {
+			needs = append(needs, 39)
+		}
 	case '8': // what is asked stands in DE 70, or in DE 60
 		if needs = []int{11, 41, 42}; !slices.Contains(m.Must, 60) {
 			needs = append(needs, 70)
@@ -74,55 +72,41 @@ func lacks(how profile.Original, mti iso8583.MTI, m iso8583.MessageSpec) int {
 // spoken is a verdict with the code that the profile's terminals know it by. Only
 // a row's standard code is replaced, so that what a stage has chosen for one
 // question, and what was stored, stays.
-func (s *Switch) spoken(v verdict, advice bool) verdict {
-	if s.profile == nil || v.rule == "" || v.code != ruling(v.rule, advice).code {
+func (p speech) spoken(v verdict, advice bool) verdict {
+	if v.rule == "" || v.code != ruling(v.rule, advice).code {
 		return v
 	}
-	if own, ok := s.profile.Codes.Row(v.rule, advice); ok {
+	if own, ok := p.Codes.Row(v.rule, advice); ok {
 		v.code = own
 	}
 	if v.code == codeSecurity {
-		v.code = s.profile.Codes.MACError
+		v.code = p.Codes.MACError
 	}
 	return v
 }
 
 // silence is DE 39 for a terminal when upstream gives no answer in time.
-func (s *Switch) silence() string {
-	if s.profile == nil {
-		return codeTimeout
-	}
-	return s.profile.Codes.Timeout
-}
+func (p speech) silence() string { return p.Codes.Timeout }
 
 // distrusted is DE 39 for a terminal when upstream's answer is not authentic.
-func (s *Switch) distrusted() string {
-	if s.profile == nil {
-		return codeCannot
-	}
-	return s.profile.Codes.BadUpstream
-}
+func (p speech) distrusted() string { return p.Codes.BadUpstream }
 
 // approves reports whether DE 39 is an approval (section 9).
-func (s *Switch) approves(code string) bool {
-	if s.profile == nil {
-		return code == codeApproved
-	}
-	return slices.Contains(s.profile.Codes.Approvals, code)
-}
+func (p speech) approves(code string) bool { return slices.Contains(p.Codes.Approvals, code) }
 
 // judges is the policy with what the profile demands of reversals.
-func (s *Switch) judges(p policy) policy {
-	if s.profile != nil {
-		p.profile = s.profile.Rules
-	}
-	return p
+func (p speech) judges(by policy) policy {
+	by.profile = p.Rules
+	return by
 }
+
+// reason is DE 39 of a reversal, or what the profile takes it for.
+func (r *request) reason() string { return orDefault(r.msg.Text(39), r.speech.Rules.Reason) }
 
 // noteReason tells the operator of a reversal whose reason no terminal of the
 // profile gives. It is accepted all the same (U-59).
 func (s *Switch) noteReason(r *request) {
-	if reason := r.msg.Text(39); s.profile != nil && !s.profile.Rules.KnownReason(reason) {
+	if reason := r.reason(); !r.speech.Rules.KnownReason(reason) {
 		s.log.Warn("a reversal has a reason that its profile does not list", "corr", r.corr, "reason", reason)
 	}
 }
@@ -139,19 +123,11 @@ func (p policy) mayReverse(o *Txn) bool {
 	return reversible(o.Processing) && (listed || !known)
 }
 
-// has reports whether the profile's terminals may have their keys so.
-func (s *Switch) has(scheme Scheme) bool {
-	if s.profile == nil {
-		return scheme == TDESDUKPT || scheme == AESDUKPT
-	}
-	_, ok := s.profile.MAC[profile.Scheme(scheme)]
+// has reports whether a profile's terminals may have their keys so.
+func has(p *profile.Profile, scheme Scheme) bool {
+	_, ok := p.MAC[profile.Scheme(scheme)]
 	return ok
 }
 
 // macBytes is how many bytes of a MAC the messages of a terminal carry.
-func (s *Switch) macBytes(t Terminal) int {
-	if s.profile == nil {
-		return t.MACBytes
-	}
-	return min(t.MACBytes, s.profile.Dialect.MACForm().Bytes())
-}
+func (p speech) macBytes(t Terminal) int { return min(t.MACBytes, p.Dialect.MACForm().Bytes()) }

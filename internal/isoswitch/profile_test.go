@@ -58,7 +58,7 @@ answer_must = [11, 37, 39, 41]
 
 // TestSpoken: only a row's standard code is replaced, and twice is as once.
 func TestSpoken(t *testing.T) {
-	s := &Switch{profile: ownProfile(t, `
+	s := speech{ownProfile(t, `
 name = "own"
 base = "ascii87"
 about = "test"

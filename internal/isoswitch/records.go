@@ -81,7 +81,8 @@ const (
 type Txn struct {
 	OID      OID
 	Key      LookupKey
-	Link     string    // name of the upstream link
+	Link     string    // name of the upstream, decided when it came; empty: none has a route for it
+	Profile  string    // that its terminal spoke; empty of those of before, which had one
 	Received time.Time // UTC
 	MTI      string    // "0100", "0200", "0220"; of a tombstone the MTI in DE 90
 
@@ -106,6 +107,8 @@ type Txn struct {
 
 	UpSTAN string // DE 11 of the message that keyd sent upstream; empty when none
 	UpSent string // its DE 7
+
+	UpAcquirer string // its DE 32 where that is not the terminal's, else empty
 
 	// Outcome and below change; all above is written once.
 	State      State
@@ -136,7 +139,7 @@ const (
 	Confirmed ReversalState = "CONFIRMED" // upstream answered 00 or 25
 	Closed    ReversalState = "CLOSED"    // nothing to send: tombstone, local void, declined original
 	Failed    ReversalState = "FAILED"    // upstream declined, or all tries used: for an operator
-	Held      ReversalState = "HELD"      // by a rule (D-35)
+	Held      ReversalState = "HELD"      // by a rule (D-35, A-08)
 	Parked    ReversalState = "PARKED"    // cannot be built, out of the queue
 )
 
@@ -158,6 +161,7 @@ const (
 type Reversal struct {
 	RID   RID
 	OID   OID
+	Link  string // the upstream of its original; empty in one of before, when there was one upstream
 	Cause Cause
 	Full  bool
 	Rest  int64  // of a partial: what stays valid of the original, minor units

@@ -26,8 +26,12 @@ type about struct {
 // look-up key of a reversal, and says why t may not refer to it. Nil without a
 // refusal: t refers to it now.
 func (s *Switch) relate(tx Tx, r *request, t *Txn) (*verdict, error) {
-	names, ok := s.names(r.msg)
-	if !ok {
+	names, ok := r.speech.names(r.msg)
+	switch {
+	case !ok && !r.speech.byBatch() && r.msg.Has(90): // it refers to what cannot be read
+		v := ruling("D-01", false)
+		return &v, nil
+	case !ok:
 		return nil, nil
 	}
 	q := reference{kindOf(r.msg.MTI(), t.Processing, true), names, t}
@@ -36,6 +40,9 @@ func (s *Switch) relate(tx Tx, r *request, t *Txn) (*verdict, error) {
 	var err error
 	a.original, err = optionalTxn(tx.Newest(key, r.at.Add(-r.rules.Timers.LookBack)))
 	if err == nil && a.original != nil {
+		if err = closeBatch(tx, a.original); err != nil {
+			return nil, err
+		}
 		a.live, err = optionalTxn(tx.Live(a.original.OID))
 	}
 	if err != nil {
@@ -44,6 +51,9 @@ func (s *Switch) relate(tx Tx, r *request, t *Txn) (*verdict, error) {
 	if row := r.rules.policy.relation(q, a); row != "" {
 		v := ruling(row, false)
 		return &v, nil
+	}
+	if r.uncheckedReference(a.original) {
+		return unbound(), nil
 	}
 	t.RefersTo, r.about = a.original.OID, a.original
 	return nil, nil

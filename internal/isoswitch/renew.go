@@ -7,6 +7,7 @@ type Settings struct {
 	Timers  Timers
 	Retry   Retry
 	Lockout Lockout
+	Routes  []Route
 }
 
 // settings are Settings that were checked, and the policy that follows from
@@ -15,10 +16,13 @@ type settings struct {
 	Settings
 	policy policy
 	door   *door
+	routes *routes
 }
 
-func newSettings(acquirer string, s Settings) *settings {
+// newSettings are settings for these upstreams.
+func newSettings(acquirer string, s Settings, upstreams ...string) *settings {
 	checked, _ := s.Limits.Door.open() // withDefaults has done so before
+	ways, _ := newRoutes(s.Routes, upstreams)
 	return &settings{s, policy{
 		acquirer: acquirer,
 		partials: s.Limits.PartialTypes,
@@ -26,9 +30,10 @@ func newSettings(acquirer string, s Settings) *settings {
 		maxAge:   s.Timers.MaxAge,
 		skew:     s.Timers.ClockSkew,
 		over:     s.Limits.Velocity.Action,
+		unbind:   s.Limits.Unchecked,
 
 		completion: s.Limits.Completion,
-	}, checked}
+	}, checked, ways}
 }
 
 // rules are the settings of now. A message keeps those with which it came, so
@@ -47,10 +52,13 @@ func (s *Switch) Renew(to Settings) error {
 	to.Limits.Connections, to.Limits.Outstanding, to.Limits.PerTerminal = was.Limits.Connections, was.Limits.Outstanding, was.Limits.PerTerminal
 	to.Retry.InFlight = was.Retry.InFlight
 	to, err := to.withDefaults()
+	if err == nil {
+		err = CheckRoutes(to.Routes, s.upstreams())
+	}
 	if err != nil {
 		return err
 	}
-	s.set.Store(newSettings(was.policy.acquirer, to))
+	s.set.Store(newSettings(was.policy.acquirer, to, s.upstreams()...))
 	return nil
 }
 

@@ -15,7 +15,7 @@ func (s *Switch) joinSale(ctx context.Context, r *request, flight *live) {
 	case <-flight.done:
 	case <-timer.C:
 		s.leave(flight, false)
-		s.refuse(ctx, r, audit.SaleRefuse, verdict{code: s.silence(), reason: audit.ReasonTimeout})
+		s.refuse(ctx, r, audit.SaleRefuse, verdict{code: r.speech.silence(), reason: audit.ReasonTimeout})
 		return
 	}
 	switch {

@@ -23,7 +23,9 @@ type request struct {
 	corr string
 	act  *custody.Act
 
-	rules *settings // as they were when it came
+	rules  *settings      // as they were when it came
+	speech speech         // of the listener that it came by
+	scope  *custody.Scope // of its link: the terminals that may come by it
 
 	terminal Terminal
 	known    bool   // the registry has the TID
@@ -34,7 +36,10 @@ type request struct {
 	checked  audit.MAC // what was expected of the MAC and what was found
 	pan      custody.PAN
 	rrn      string // DE 37 of the answer, once one was given out
+	host     *host  // to which a sale goes
 	about    *Txn   // what a void, completion or refund refers to, or nil
+
+	summarized bool // refused as a reversal, and not yet counted; see summary.go
 }
 
 // advice reports whether the message tells of something done already.
@@ -67,7 +72,7 @@ func (s *Switch) authenticate(ctx context.Context, r *request) *verdict {
 	verified, err := s.verifyTerminalMAC(ctx, r, mac)
 	if err == nil {
 		r.macKey, r.checked.Verdict = verified.Key.ID, audit.VerdictOK
-		return nil
+		return s.offLink(r)
 	}
 	return s.unverified(r, err)
 }
@@ -107,19 +112,19 @@ func (s *Switch) register(ctx context.Context, r *request) *verdict {
 		return v
 	}
 	r.terminal, r.known = terminal, true
-	r.checked = audit.MAC{Alg: macOf(terminal.Scheme), Len: terminal.MACBytes, Verdict: audit.VerdictError}
+	r.checked = audit.MAC{Alg: r.speech.macName(terminal.Scheme), Len: terminal.MACBytes, Verdict: audit.VerdictError}
 	signOn := r.msg.MTI() == iso8583.NetworkRequest
 	if !signOn && r.peer.lockout.locked(tid) {
 		r.checked.Verdict = audit.VerdictNoKey
-		return &verdict{rule: "D-04", code: codeSecurity, reason: audit.ReasonLocked, alert: audit.AlertSecurity}
+		return lockedOut()
 	}
-	served := s.has(terminal.Scheme)
+	served := s.listens(r.speech, terminal)
 	if text, err := r.msg.KSN(); err == nil && served {
 		r.serial, r.keyed = parseKSN(terminal.Scheme, text)
 	}
 	if served && terminal.Scheme == MasterKey {
 		r.keyed = terminal.MACKey != "" && r.msg.MTI().Class() != '8' // U-87
-		r.checked.Alg, r.checked.Len = s.masterAlgorithm(), s.how().Bytes
+		r.checked.Len = r.speech.how().Bytes
 	}
 	switch {
 	case terminal.Disabled:
@@ -146,29 +151,19 @@ func absence(err error) audit.MACVerdict {
 	return audit.VerdictLength
 }
 
-// macOf is the log's name of a scheme's MAC. W-07.
-func macOf(scheme Scheme) audit.MACAlg {
-	if scheme == AESDUKPT {
-		return audit.MACCMACAES
-	}
-	return audit.MACAlg3
-}
-
 // verifyTerminalMAC verifies over the bytes as received (M-01), by the request
 // key. It returns custody.ErrMAC for a MAC that is wrong.
 func (s *Switch) verifyTerminalMAC(ctx context.Context, r *request, mac [8]byte) (custody.VerifiedMAC, error) {
-	n := s.macBytes(r.terminal)
+	n := r.speech.macBytes(r.terminal)
+	how := r.speech.dukptMAC(r.terminal.Scheme)
 	q := custody.VerifyMAC{
 		Key:       custody.Ref{Alias: r.terminal.BDK},
-		DUKPT:     &custody.DUKPT{KSN: r.serial.bytes, Variant: custody.Request},
-		Algorithm: custody.MACAlg3,
-		Padding:   custody.Padding1,
+		DUKPT:     &custody.DUKPT{KSN: r.serial.bytes, Variant: how.request},
+		Algorithm: how.algorithm,
+		Padding:   how.padding,
 		Message:   r.msg.MACInput(),
 		MAC:       mac[:n],
 		Length:    n,
-	}
-	if r.terminal.Scheme == AESDUKPT {
-		q.Algorithm, q.Padding = custody.MACCMAC, custody.PaddingPolicy
 	}
 	verified, err := r.act.VerifyMAC(ctx, q)
 	if err != nil {
@@ -192,16 +187,14 @@ func (s *Switch) sealAnswer(ctx context.Context, r *request, b *iso8583.Builder)
 	if r.terminal.Scheme == MasterKey {
 		return s.sealMaster(ctx, r, open)
 	}
+	how := r.speech.dukptMAC(r.terminal.Scheme)
 	q := custody.GenerateMAC{
 		Key:       custody.Ref{Alias: r.terminal.BDK},
-		DUKPT:     &custody.DUKPT{KSN: r.serial.bytes, Variant: custody.Response},
-		Algorithm: custody.MACAlg3,
-		Padding:   custody.Padding1,
+		DUKPT:     &custody.DUKPT{KSN: r.serial.bytes, Variant: how.answer},
+		Algorithm: how.algorithm,
+		Padding:   how.padding,
 		Message:   open.MACInput(),
-		Length:    s.macBytes(r.terminal),
-	}
-	if r.terminal.Scheme == AESDUKPT {
-		q.Algorithm, q.Padding = custody.MACCMAC, custody.PaddingPolicy
+		Length:    r.speech.macBytes(r.terminal),
 	}
 	made, err := r.act.GenerateMAC(ctx, q)
 	if err != nil {

@@ -47,7 +47,7 @@ func (s *Switch) recoverOne(ctx context.Context, t *Txn) error {
 		return err
 	}
 	defer act.Close()
-	res := result{kind: unknownResult, cause: ByRestart, code: s.silence()}
+	res := result{kind: unknownResult, cause: ByRestart, code: s.speechOf(t).silence()}
 	if t.State == Received {
 		res = result{kind: neverLeft, code: codeCannot}
 	}

@@ -37,6 +37,9 @@ func (s *Switch) reversal(ctx context.Context, r *request) {
 	if d.queued {
 		s.wake()
 	}
+	if d.stranded {
+		s.noteStranded(r, d)
+	}
 	s.lookAbroad(ctx, r, &d, card)
 	if d.verdict.code == "" {
 		s.answerHeld(ctx, r, d)
@@ -52,6 +55,7 @@ type decision struct {
 	queued   bool // something is to be sent upstream
 	accepted bool // a reversal was accepted, whatever follows from it
 	unknown  bool // no original has its look-up key
+	stranded bool // accepted, and its upstream is configured no more
 	rid      RID
 	answer   answer
 	flight   *live // of an original in flight
@@ -65,8 +69,8 @@ func (s *Switch) decideReversal(ctx context.Context, r *request, card custody.Ca
 	if err != nil {
 		return decision{}, err
 	}
-	q, dated := s.ask(r, card.Token)
-	counts := r.rules.Limits.Velocity.tallies(r.terminal, card.Token, r.msg.Text(39))
+	q, readable := s.ask(r, card.Token)
+	counts := r.rules.Limits.Velocity.tallies(r.terminal, card.Token, r.reason())
 	var d decision
 	counted := false
 	err = s.cfg.Journal.Update(ctx, func(tx Tx) error {
@@ -77,7 +81,7 @@ func (s *Switch) decideReversal(ctx context.Context, r *request, card custody.Ca
 		if err != nil || refused != nil {
 			return err
 		}
-		if !dated {
+		if !readable {
 			d = decision{verdict: ruling("D-01", r.advice()), refused: true}
 			return nil
 		}
@@ -86,6 +90,7 @@ func (s *Switch) decideReversal(ctx context.Context, r *request, card custody.Ca
 			return fmt.Errorf("looking for the original: %w", err)
 		}
 		f.tooMany = s.rates.over(counts)
+		f.loose = r.unchecked(q, f.original)
 		if d, err = s.apply(tx, r, q, f, card, num); err == nil && d.accepted {
 			s.rates.add(counts) // here: of two at once the second sees the first
 			counted = true
@@ -98,15 +103,17 @@ func (s *Switch) decideReversal(ctx context.Context, r *request, card custody.Ca
 		}
 		return decision{}, err
 	}
+	s.suspect(r, &d)
 	return d, nil
 }
 
-// ask makes the question of a message. It is false where DE 7 is no date.
+// ask makes the question of a message. It is false where DE 7 is no date, and
+// where DE 90 names nothing.
 func (s *Switch) ask(r *request, token string) (question, bool) {
 	m := r.msg
-	names := s.original(m)
+	names, named := r.speech.original(m)
 	amount, _ := m.Amount()
-	sent, dated := s.sentAt(r)
+	sent, dated := r.sentAt()
 	rest, partial := m.Rest()
 	return question{
 		advice:     r.advice(),
@@ -115,7 +122,7 @@ func (s *Switch) ask(r *request, token string) (question, bool) {
 		names:      names,
 		type60:     typeOf60(m),
 		named61:    m.Text(61),
-		byBatch:    s.byBatch(),
+		byBatch:    r.speech.byBatch(),
 		current:    s.batches.open(m.Text(41), batchOf(m)),
 		key:        s.lookupKey(m.Text(42), m.Text(41), names.DateTime, names.STAN, names.MTI.Class()),
 		token:      token,
@@ -129,7 +136,7 @@ func (s *Switch) ask(r *request, token string) (question, bool) {
 		content:    digest("keyd-reversal-1", token, m.Text(3), m.Text(4), m.Text(49), m.Text(95)),
 		sent:       sent,
 		now:        r.at,
-	}, dated
+	}, dated && named
 }
 
 // look collects the facts. It is the first that touches the journal, and only a
@@ -142,6 +149,9 @@ func (s *Switch) look(tx Tx, r *request, q question) (facts, error) {
 		return f, nil
 	}
 	if err != nil {
+		return f, err
+	}
+	if err := closeBatch(tx, f.original); err != nil {
 		return f, err
 	}
 	if f.live, err = optionalTxn(tx.Live(f.original.OID)); err != nil {
@@ -173,7 +183,7 @@ func optional(rev *Reversal, err error) (*Reversal, error) {
 
 // apply decides, and writes what the decision does.
 func (s *Switch) apply(tx Tx, r *request, q question, f facts, card custody.Card, num number) (decision, error) {
-	v := s.spoken(s.judges(r.rules.policy).decide(q, f), q.advice)
+	v := r.speech.spoken(r.speech.judges(r.rules.policy).decide(q, f), q.advice)
 	d := decision{verdict: v, answer: answer{code: v.code}, unknown: f.original == nil}
 	if f.original != nil {
 		d.flight = s.flights.find(f.original.OID)
@@ -248,6 +258,7 @@ func (s *Switch) insertReversal(tx Tx, r *request, q question, d *decision, t *T
 	rev := &Reversal{
 		RID:     fullRID(t.OID),
 		OID:     t.OID,
+		Link:    t.Link,
 		Cause:   ByTerminal,
 		Full:    q.full,
 		Rest:    q.rest,
@@ -260,7 +271,7 @@ func (s *Switch) insertReversal(tx Tx, r *request, q question, d *decision, t *T
 		Answer:  d.verdict.code,
 		RRN:     d.answer.rrn,
 		Content: q.content,
-		Reason:  r.msg.Text(39),
+		Reason:  r.reason(),
 		Next:    r.at,
 		State:   Queued,
 		UpSTAN:  num.stan,
@@ -278,8 +289,10 @@ func (s *Switch) insertReversal(tx Tx, r *request, q question, d *decision, t *T
 	case addTombstone, voidLocally:
 		rev.State, rev.Closed, rev.UpSTAN, rev.UpSent = Closed, r.at, "", ""
 	default:
-		d.queued = true
 		rev.Approval = t.Approval
+		if d.queued = s.hostOf(t) != nil; !d.queued { // for operators: it goes nowhere else
+			rev.State, rev.Closed, d.stranded = Parked, r.at, true
+		}
 	}
 	d.rid, d.answer.approval = rev.RID, rev.Approval
 	if err := tx.InsertReversal(rev); err != nil {
@@ -292,13 +305,14 @@ func (s *Switch) insertReversal(tx Tx, r *request, q question, d *decision, t *T
 // that comes, it is refused.
 func (s *Switch) newTombstone(r *request, card custody.Card, num number) *Txn {
 	m := r.msg
-	names := s.original(m)
+	names, _ := r.speech.original(m)
 	amount, _ := m.Amount()
 	key := s.lookupKey(m.Text(42), m.Text(41), names.DateTime, names.STAN, names.MTI.Class())
 	return &Txn{
 		OID:        newOID(key, r.at),
 		Key:        key,
-		Link:       s.cfg.Upstream.Name,
+		Link:       s.route(r).name(),
+		Profile:    r.speech.Name,
 		Received:   r.at,
 		MTI:        string(names.MTI),
 		Card:       card,
@@ -355,6 +369,9 @@ func (s *Switch) lookAbroad(ctx context.Context, r *request, d *decision, card c
 // answerReversal records the decision and answers it.
 func (s *Switch) answerReversal(ctx context.Context, r *request, d decision) {
 	rec := r.note(reversalAction(d.verdict), d.verdict)
+	if rec.Action == audit.ReversalRefuse {
+		r.refusedReversal()
+	}
 	rec.Replay = d.verdict.effect == repeatAnswer
 	r.act.Note(rec)
 	if err := s.reply(ctx, r, d.verdict, d.answer); err != nil {
@@ -392,7 +409,7 @@ func (s *Switch) answerHeld(ctx context.Context, r *request, d decision) {
 		s.answerUnrecorded(r, err)
 		return
 	}
-	r.act.Close()
+	r.act.Suspend()
 	r.turn.end()
 	if d.flight != nil {
 		timer := time.NewTimer(r.rules.Timers.Hold)
@@ -403,8 +420,7 @@ func (s *Switch) answerHeld(ctx context.Context, r *request, d decision) {
 		case <-ctx.Done():
 		}
 	}
-	var err error
-	if r.act, err = s.custody.Begin(ctx, r.peer.caller, r.corr); err != nil {
+	if err := r.act.Resume(ctx); err != nil {
 		s.answerUnrecorded(r, err)
 		return
 	}

@@ -20,6 +20,7 @@ const (
 	codeTimeout     = "68"
 	codeCutover     = "90"
 	codeUnreachable = "91"
+	codeNoRoute     = "92"
 	codeDuplicate   = "94"
 	codeCannot      = "96"
 )

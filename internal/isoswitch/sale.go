@@ -87,6 +87,9 @@ func (s *Switch) acceptSale(ctx context.Context, r *request, card custody.Card) 
 			if ruled, err = s.relate(tx, r, t); err != nil {
 				return err
 			}
+			if ruled == nil {
+				ruled = s.place(r, t)
+			}
 			if ruled != nil {
 				t.decline(ruled, r.at)
 			}
@@ -147,18 +150,20 @@ func (s *Switch) duplicate(earlier, t *Txn) intake {
 func (s *Switch) newTxn(r *request, card custody.Card, num number) (*Txn, *verdict) {
 	m := r.msg
 	amount, _ := m.Amount()
-	hhmmss, mmdd := s.localTime(r)
-	key := s.lookupKey(m.Text(42), m.Text(41), s.sentOf(m), m.Text(11), m.MTI().Class())
+	r.host = s.route(r)
+	hhmmss, mmdd := r.localTime()
+	key := s.lookupKey(m.Text(42), m.Text(41), r.speech.sentOf(m), m.Text(11), m.MTI().Class())
 	t := &Txn{
 		OID:        newOID(key, r.at),
 		Key:        key,
-		Link:       s.cfg.Upstream.Name,
+		Link:       r.host.name(),
+		Profile:    r.speech.Name,
 		Received:   r.at,
 		MTI:        string(m.MTI()),
 		Card:       card,
 		Processing: m.Text(3),
 		Amount:     amount,
-		Sent:       s.sentOf(m),
+		Sent:       r.speech.sentOf(m),
 		STAN:       m.Text(11),
 		Time:       hhmmss,
 		Date:       mmdd,
@@ -170,7 +175,7 @@ func (s *Switch) newTxn(r *request, card custody.Card, num number) (*Txn, *verdi
 		Currency:   m.Text(49),
 		KSN:        r.serial.text,
 		MACKey:     r.macKey,
-		Content:    saleContent(m, card.Token),
+		Content:    r.content(card.Token),
 		Raw:        r.raw,
 		UpSTAN:     num.stan,
 		UpSent:     num.sent,
@@ -178,9 +183,6 @@ func (s *Switch) newTxn(r *request, card custody.Card, num number) (*Txn, *verdi
 		RRN:        orDefault(m.Text(37), num.rrn),
 	}
 	ruled := s.permitSale(r)
-	if ruled == nil && !s.link.isUp() {
-		ruled = &verdict{code: codeUnreachable, reason: audit.ReasonUpstreamSilent}
-	}
 	if ruled != nil {
 		t.decline(ruled, r.at)
 	}
@@ -203,7 +205,7 @@ func saleContent(m *iso8583.Message, token string) Hash {
 func (s *Switch) forwardSale(ctx context.Context, r *request, t *Txn, flight *live) {
 	accepted := r.note(audit.SaleAccept, verdict{})
 	accepted.Outcome = audit.OutcomeOK
-	if !s.byBatch() && skewed(r.msg, r.at, r.rules.Timers.ClockSkew) { // told, where it is not refused
+	if !r.speech.byBatch() && skewed(r.msg, r.at, r.rules.Timers.ClockSkew) { // told, where it is not refused
 		accepted.Reason = audit.ReasonAgeExceeded
 		s.observe(Event{Name: "clock", Code: "skewed"})
 	}
@@ -214,15 +216,15 @@ func (s *Switch) forwardSale(ctx context.Context, r *request, t *Txn, flight *li
 		s.finishSale(ctx, r, flight, s.undispatched(r, flight, err))
 		return
 	}
-	r.act.Close() // the room in the log is not kept while upstream takes its time
-	reply, cause := s.awaitSale(ctx, r.rules, t, open)
-	if r.act, err = s.custody.Begin(ctx, r.peer.caller, r.corr); err != nil {
+	r.act.Suspend() // the room in the log is not kept while upstream takes its time
+	reply, cause := s.awaitSale(ctx, r, t, open)
+	if err = r.act.Resume(ctx); err != nil {
 		s.finishUnrecorded(ctx, r, flight, err)
 		return
 	}
-	res := result{kind: unknownResult, cause: cause, code: s.silence()}
+	res := result{kind: unknownResult, cause: cause, code: r.speech.silence()}
 	if reply != nil {
-		res = s.judge(ctx, r.act, t, reply)
+		res = s.judge(ctx, r.act, r.host, t, reply)
 	}
 	s.finishSale(ctx, r, flight, res)
 }
@@ -237,7 +239,7 @@ func (s *Switch) undispatched(r *request, flight *live, err error) result {
 		return result{kind: neverLeft, code: codeUnreachable}
 	case flight.gone():
 		s.log.Warn("the link broke while a sale was sent", "corr", r.corr, "error", err)
-		return result{kind: unknownResult, cause: ByLinkLoss, code: s.silence()}
+		return result{kind: unknownResult, cause: ByLinkLoss, code: r.speech.silence()}
 	}
 	s.log.Error("a sale could not be forwarded", "corr", r.corr, "error", err)
 	return result{kind: neverLeft, code: codeCannot}
@@ -250,10 +252,14 @@ var errPINRefused = errors.New("isoswitch: the PIN block was not accepted")
 // makes the records durable and hands the message to the link. Whether
 // something has left after an error, the flight knows.
 func (s *Switch) dispatchSale(ctx context.Context, r *request, t *Txn, flight *live) (*exchange, error) {
-	b := s.dialect.Build(r.msg.MTI(), iso8583.SideUpstream).
+	h := r.host
+	b := h.build(r.msg.MTI()).
 		Copy(r.msg, 2, 3, 4, 12, 13, 14, 22, 25, 32, 35, 41, 42, 49, 55).
 		Set(7, t.UpSent).Set(11, t.UpSTAN).Set(37, t.RRN)
-	s.fillUpstream(b, r, t)
+	r.fillUpstream(b, t)
+	if t.UpAcquirer != "" {
+		b.Set(32, t.UpAcquirer)
+	}
 	if r.about != nil { // as upstream knows it (W-08)
 		names, err := upstreamName(r.about)
 		if err != nil {
@@ -268,7 +274,7 @@ func (s *Switch) dispatchSale(ctx context.Context, r *request, t *Txn, flight *l
 		}
 		b.Set(52, fmt.Sprintf("%X", block))
 	}
-	msg, err := s.sealUpstream(ctx, r.act, b)
+	msg, err := h.seal(ctx, r.act, b)
 	if err != nil {
 		return nil, err
 	}
@@ -276,9 +282,9 @@ func (s *Switch) dispatchSale(ctx context.Context, r *request, t *Txn, flight *l
 	if err != nil {
 		return nil, err
 	}
-	open := s.link.open.start(match{stan: t.UpSTAN, sent: t.UpSent, class: t.MTI[1], tid: t.TID})
-	if err := s.link.send(receipt, msg, flight.depart); err != nil {
-		s.link.open.end(open)
+	open := h.open.start(match{stan: t.UpSTAN, sent: t.UpSent, class: t.MTI[1], tid: t.TID})
+	if err := h.send(receipt, open, msg, flight.depart); err != nil {
+		h.open.end(open)
 		return nil, err
 	}
 	return open, nil
@@ -305,7 +311,7 @@ func (s *Switch) translatePIN(ctx context.Context, r *request) ([]byte, error) {
 	}
 	out, err := r.act.TranslatePIN(ctx, custody.TranslatePIN{
 		In:    in,
-		Out:   custody.PINSide{Key: s.cfg.Upstream.PINKey, Format: custody.ISO0, PAN: r.pan},
+		Out:   custody.PINSide{Key: r.host.zone.Load().pin, Format: custody.ISO0, PAN: r.pan},
 		Block: block,
 	})
 	if errors.Is(err, custody.ErrPINBlock) || errors.Is(err, custody.ErrTooMany) {
@@ -318,22 +324,28 @@ func (s *Switch) translatePIN(ctx context.Context, r *request) ([]byte, error) {
 }
 
 // awaitSale waits for the answer from upstream, or says why there is none.
-func (s *Switch) awaitSale(ctx context.Context, rules *settings, t *Txn, open *exchange) (reply *iso8583.Message, cause Cause) {
-	timer := time.NewTimer(rules.Timers.Upstream)
+func (s *Switch) awaitSale(ctx context.Context, r *request, t *Txn, open *exchange) (reply *iso8583.Message, cause Cause) {
+	timer := time.NewTimer(r.rules.Timers.Upstream)
 	defer timer.Stop()
 	select {
 	case reply = <-open.reply:
 		return reply, ""
 	case <-timer.C:
 		cause = ByTimeout
+		r.host.silence(open)
 	case <-open.lost:
 		cause = ByLinkLoss
 	case <-ctx.Done():
 		cause = ByRestart
 	}
-	until := s.now().Add(rules.Timers.Stray)
-	s.link.open.expire(open, until, func(m *iso8583.Message) { s.lateAnswer(s.life, t, m) })
+	s.expireSale(r.host, t, open, r.rules.Timers.Stray)
 	return nil, cause
+}
+
+// expireSale keeps an exchange for a late answer. It is not given the request: for
+// T_stray that would keep the card number, its track and the PIN block in memory.
+func (s *Switch) expireSale(h *host, t *Txn, open *exchange, stray time.Duration) {
+	h.open.expire(open, s.now().Add(stray), func(m *iso8583.Message) { s.lateAnswer(s.life, h, t, m) })
 }
 
 // finishUnrecorded ends a sale whose answer cannot be recorded: whatever

@@ -13,9 +13,9 @@ import (
 func (s *Switch) permitSale(r *request) *verdict {
 	m := r.msg
 	amount, _ := m.Amount()
-	_, names := s.names(m)
+	_, names := r.speech.names(m)
 	kind := kindOf(m.MTI(), m.Text(3), names)
-	if v := s.permitType(r); v != nil {
+	if v := r.permitType(); v != nil {
 		return v
 	}
 	switch {
@@ -32,7 +32,10 @@ func (s *Switch) permitSale(r *request) *verdict {
 	case r.terminal.Scheme == TDESDUKPT && m.Has(63), r.terminal.Scheme == AESDUKPT && m.Has(52):
 		return &verdict{rule: "D-01", code: codeFormat, reason: audit.ReasonPINFormat}
 	}
-	if _, ok := s.sentAt(r); !ok {
+	if v := s.quarantined(r, kind); v != nil {
+		return v
+	}
+	if _, ok := r.sentAt(); !ok {
 		return &verdict{rule: "D-01", code: codeFormat, reason: audit.ReasonFormatError}
 	}
 	return r.rules.door.permits(r, kind, amount, r.rules.Timers.ClockSkew)
@@ -53,7 +56,7 @@ func (r *request) saleNote(t *Txn, again bool) audit.Record {
 	rec.ISO.RRN = t.RRN
 	rec.Replay = again
 	switch {
-	case t.State == ReversalPending && (t.Answer == codeCannot || t.Answer == r.peer.s.distrusted()):
+	case t.State == ReversalPending && (t.Answer == codeCannot || t.Answer == r.speech.distrusted()):
 		rec.Outcome, rec.Reason = audit.OutcomeUnknown, audit.ReasonUpstreamMACInvalid
 	case t.State == ReversalPending:
 		rec.Outcome, rec.Reason = audit.OutcomeUnknown, audit.ReasonTimeout

@@ -132,6 +132,7 @@ func ownReversal(t *Txn, cause Cause, up number, now time.Time) *Reversal {
 	return &Reversal{
 		RID:    fullRID(t.OID),
 		OID:    t.OID,
+		Link:   t.Link,
 		Cause:  cause,
 		Full:   true,
 		TID:    t.TID,

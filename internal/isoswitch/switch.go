@@ -12,35 +12,43 @@ import (
 
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/iso8583"
-	"keyd.dev/keyd/internal/profile"
-	"keyd.dev/keyd/keys"
 )
 
-// Switch is the switch core: one listener for terminals, one link upstream, one
+// Switch is the switch core: listeners for terminals, one link upstream, one
 // queue of reversals. It is safe for concurrent use.
 type Switch struct {
 	cfg     Config
 	custody *custody.Custody
 	dialect *iso8583.Dialect // of the link upstream
-	profile *profile.Profile // of the terminals
-	batches batches          // they are in
+	batches batches          // that terminals are in
+	signIns pace             // of terminals
 	log     *slog.Logger
 	set     atomic.Pointer[settings] // see [Switch.Renew]
 	observe func(Event)
 
-	link    *link
-	breaker *breaker
-	claims  *claims
+	crew      *crew
+	listeners []Listener   // the first is that of Config.Profile
+	accepted  atomic.Int64 // connections so far
+
+	own, signOffs *seenMessages // 0800s that keyd sent; sign-offs of hosts that were taken
+
+	hosts   []*host // those configured first
+	byName  map[string]*host
 	numbers *numbers
 	flights *flights
 	floods  *floods
+	locks   locks  // of all connections
 	rates   *rates // accepted reversals
 	tombs   *rates // reversals without an original
+
+	suspects *rates // accepted reversals, by TID; see quarantine.go
+	renewed  renewal
+
+	reversals refusedReversals // see summary.go
 
 	life       context.Context // ends when the work in flight must end
 	kill       context.CancelFunc
 	background sync.WaitGroup // work that no connection waits for
-	woken      chan struct{}
 
 	mu      sync.Mutex
 	peers   int
@@ -55,39 +63,70 @@ func New(cfg Config) (*Switch, error) {
 	if err != nil {
 		return nil, err
 	}
+	listeners, err := cfg.open()
+	if err != nil {
+		return nil, err
+	}
 	s := &Switch{
 		cfg:     cfg,
 		custody: cfg.Custody,
 		dialect: cfg.Dialect,
-		profile: cfg.Profile,
 		log:     cfg.Log,
 		observe: cfg.Observe,
-		numbers: &numbers{journal: cfg.Journal, name: "stan/" + cfg.Upstream.Name, clock: cfg.Clock},
+		numbers: &numbers{journal: cfg.Journal, before: counters(cfg.Upstreams), clock: cfg.Clock},
 		flights: &flights{byOID: map[OID]*live{}},
-		woken:   make(chan struct{}, 1),
-		claims:  newClaims(),
+		byName:  map[string]*host{},
+
+		own:      newSeenMessages(cfg.Clock),
+		signOffs: newSeenMessages(cfg.Clock),
+
+		crew:      newCrew(),
+		listeners: listeners,
 	}
-	s.set.Store(newSettings(cfg.Acquirer, Settings{cfg.Limits, cfg.Timers, cfg.Retry, cfg.Lockout}))
+	s.set.Store(newSettings(cfg.Acquirer, Settings{cfg.Limits, cfg.Timers, cfg.Retry, cfg.Lockout, cfg.Routes}, upstreamNames(cfg.Upstreams)...))
 	s.floods = newFloods(s.lockoutRules, cfg.Clock)
 	s.rates = newRates(cfg.Clock)
+	s.suspects = newRates(cfg.Clock)
 	s.tombs = newRates(cfg.Clock)
-	s.link = newLink(s, cfg.Upstream)
-	s.breaker = newBreaker(func() Retry { return s.rules().Retry }, cfg.Clock)
+	for _, u := range cfg.Upstreams {
+		h := newHost(s, u)
+		s.hosts, s.byName[u.Name] = append(s.hosts, h), h
+	}
 	s.life, s.kill = context.WithCancel(context.Background())
 	return s, nil
 }
 
 // Serve settles what was in flight when the process last ended, keeps the link
-// upstream, and lets terminals in by the listener until ctx ends. Then it takes
-// no more messages, finishes what is in work for at most Timers.Drain, and
-// returns nil. It closes the listener. A Switch serves once.
-func (s *Switch) Serve(ctx context.Context, listener net.Listener) error {
-	defer func() { _ = listener.Close() }()
+// upstream, and lets terminals in until ctx ends: by the listener, which is that
+// of Config.Profile, and by further ones, those of Config.Listeners in their
+// order. Then it takes no more messages, finishes what is in work for at most
+// Timers.Drain, and returns nil. It closes the listeners. A Switch serves once.
+func (s *Switch) Serve(ctx context.Context, listener net.Listener, further ...net.Listener) error {
+	ends := append([]net.Listener{listener}, further...)
+	defer func() {
+		for _, end := range ends {
+			_ = end.Close()
+		}
+	}()
 	defer s.kill()
+	if len(ends) != len(s.listeners) {
+		return fmt.Errorf("isoswitch: %d listeners are configured and %d given", len(s.listeners), len(ends))
+	}
 	if !s.begin() {
 		return errors.New("isoswitch: the switch has served before")
 	}
-	if err := s.checkKeys(ctx); err != nil {
+	for _, h := range s.hosts {
+		if err := h.checkKeys(ctx); err != nil {
+			return err
+		}
+		if err := h.checkExchangeKey(ctx); err != nil {
+			return err
+		}
+		if err := h.ownKeys(ctx); err != nil {
+			return err
+		}
+	}
+	if err := s.checkQueues(ctx); err != nil {
 		return err
 	}
 	if err := s.recover(ctx); err != nil {
@@ -95,43 +134,24 @@ func (s *Switch) Serve(ctx context.Context, listener net.Listener) error {
 	}
 	links, stopLinks := context.WithCancel(s.life)
 	defer stopLinks()
+	queues, stopQueues := context.WithCancel(links)
+	defer stopQueues()
 	var loops sync.WaitGroup
-	loops.Go(func() { s.link.run(links) })
-	loops.Go(func() { s.forwardAll(links) })
+	for _, h := range s.hosts {
+		loops.Go(func() { h.keepLinks(links) })
+		loops.Go(func() { h.forwardAll(queues) })
+	}
+	loops.Go(func() { s.summaries(queues) })
+	defer s.recordSummaries(ctx) // at last, when no message is in work any more
 
-	err := s.accept(ctx, listener)
+	err := s.accept(ctx, ends)
+	stopQueues()
+	s.signOff(links)
 	stopLinks()
 	loops.Wait()
 	s.kill()
 	s.background.Wait()
 	return err
-}
-
-// checkKeys refuses to serve with zone keys that are not there, or are for
-// something else: each sale would fail, and the first customer would find out.
-func (s *Switch) checkKeys(ctx context.Context) error {
-	for _, need := range []struct {
-		name  string
-		ref   custody.Ref
-		usage keys.Usage
-	}{
-		{"zone MAC key", s.cfg.Upstream.MACKey, keys.UsageMACAlg3},
-		{"zone PIN key", s.cfg.Upstream.PINKey, keys.UsagePIN},
-	} {
-		k, err := s.custody.Key(ctx, custody.SystemCaller("keyd", custody.RoleOperator), "start", need.ref)
-		if err != nil {
-			return fmt.Errorf("finding the %s %s of link %s: %w", need.name, need.ref, s.cfg.Upstream.Name, err)
-		}
-		if k.State != custody.CreateComplete || !k.Enabled || k.Block.Attributes.Usage != need.usage {
-			return fmt.Errorf("%w: the %s %s of link %s must be in use and have usage %s; it has %s, enabled %v, %s",
-				ErrConfig, need.name, need.ref, s.cfg.Upstream.Name, need.usage, k.Block.Attributes.Usage, k.Enabled, k.State)
-		}
-		if need.usage == keys.UsagePIN && k.Block.TokenOnly() {
-			return fmt.Errorf("%w: the policy of the %s %s of link %s forbids a clear PIN in the process, and DUKPT terminals' PINs cannot be moved otherwise",
-				ErrConfig, need.name, need.ref, s.cfg.Upstream.Name)
-		}
-	}
-	return nil
 }
 
 func (s *Switch) begin() bool {
@@ -140,48 +160,6 @@ func (s *Switch) begin() bool {
 	first := !s.serving
 	s.serving = true
 	return first
-}
-
-// accept lets connections in until ctx ends, and returns when all are gone.
-func (s *Switch) accept(ctx context.Context, listener net.Listener) error {
-	var connections sync.WaitGroup
-	slots := make(chan struct{}, s.rules().Limits.Connections)
-	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
-	defer stop()
-	var failed error
-	for n := 1; ; n++ {
-		slots <- struct{}{}
-		raw, err := listener.Accept()
-		if ctx.Err() != nil {
-			break
-		}
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				failed = fmt.Errorf("isoswitch: the listener was closed: %w", err)
-				break
-			}
-			s.log.Warn("terminal link: cannot accept", "error", err) // out of descriptors, say
-			sleep(ctx, 50*time.Millisecond)
-			<-slots
-			continue
-		}
-		id := fmt.Sprintf("c-%d", n)
-		connections.Go(func() {
-			defer func() { <-slots }()
-			s.connection(ctx, raw, id)
-		})
-	}
-	return errors.Join(failed, s.drain(&connections))
-}
-
-func (s *Switch) connection(ctx context.Context, raw net.Conn, id string) {
-	p := s.welcome(ctx, raw, id)
-	if p == nil {
-		return
-	}
-	s.count(1)
-	defer s.count(-1)
-	p.serve(ctx, s.life)
 }
 
 // drain waits for the connections; what is not finished in time is cut off.
@@ -207,18 +185,4 @@ func (s *Switch) count(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.peers += n
-}
-
-// Status returns the state of the switch.
-func (s *Switch) Status() Status {
-	s.mu.Lock()
-	peers := s.peers
-	s.mu.Unlock()
-	return Status{
-		LinkUp:      s.link.isUp(),
-		SignedOn:    s.link.signedOn.Load(),
-		Connections: peers,
-		InFlight:    s.flights.count(),
-		Resting:     s.breaker.isOpen(),
-	}
 }

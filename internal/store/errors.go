@@ -32,6 +32,8 @@ var (
 	// ErrVisitor: who only visits cannot change keys, aliases or terminals, because
 	// that changes what the token knows of the database.
 	ErrVisitor = errors.New("store: a visitor cannot change registered rows")
+	// ErrExporting: the journal is being exported, which one does at a time.
+	ErrExporting = errors.New("store: another export of the journal is under way")
 )
 
 // explained turns an error of SQLite into one of this package's.

@@ -19,11 +19,11 @@ func (db *DB) Update(ctx context.Context, fn func(isoswitch.Tx) error) error {
 		return ErrClosed
 	}
 	var t *tx
-	err := db.update(ctx, func(s *session) error {
+	err := db.writer.do(ctx, &job{journal: true, done: make(chan struct{}), fn: func(s *session) error {
 		t = &tx{db: db, s: s, writes: true, lookBack: db.lookBack}
 		defer t.end()
 		return fn(t)
-	})
+	}})
 	if t != nil {
 		t.told(err)
 	}
@@ -57,9 +57,16 @@ type tx struct {
 	writes   bool
 	lookBack time.Duration
 
+	last  lastCounter    // that was read or written
 	kept  []keptRow      // rows that were read, for their updates
 	tide  []highWater    // of what was written, once it is committed
 	wrong []*TamperedRow // that were met
+}
+
+// lastCounter is the highest counter of a device.
+type lastCounter struct {
+	device  isoswitch.Device
+	counter uint32
 }
 
 func (t *tx) end() { t.s = nil }
@@ -97,13 +104,29 @@ func (f found) Scan(dest ...any) error {
 
 // LastCounter implements [isoswitch.Tx].
 func (t *tx) LastCounter(device isoswitch.Device) (uint32, error) {
-	var counter uint32
+	if t.s == nil {
+		return 0, errEnded
+	}
+	if device != "" && device == t.last.device {
+		return t.last.counter, nil
+	}
+	counter, known := uint32(0), false
+	if t.writes {
+		counter, known = t.s.memory.counters[device]
+	}
+	if known {
+		t.last.device, t.last.counter = device, counter
+		return counter, nil
+	}
 	err := t.guarded(ksnTable, "WHERE device = ?", string(device)).Scan(nil, &counter, nil)
 	if errors.Is(err, isoswitch.ErrNotFound) {
 		counter, err = 0, nil
 	}
 	if err == nil {
 		err = t.notBelow(ksnTable, string(device), int64(counter))
+	}
+	if err == nil && t.writes { // nobody else can change it before the transaction ends
+		t.last.device, t.last.counter = device, counter
 	}
 	return counter, err
 }
@@ -142,13 +165,17 @@ func (t *tx) accept(device isoswitch.Device, counter uint32, message isoswitch.H
 	if last == 0 {
 		err = exists(s.insertSealed(ksnTable, row))
 	} else if err = s.guard.seal(ksnTable, row); err == nil {
-		_, err = s.exec(ksnTable.update(), row[1], row[2], s.guard.mac[:], row[0])
+		err = s.run(ksnTable.update(), row[1], row[2], s.guard.mac[:], row[0])
 	}
 	if err == nil {
 		err = exists(s.insertSealed(acceptedTable, []any{string(device), int64(counter), message[:], nanos(at)}))
 	}
 	if err == nil && counter%forgetEvery == 0 {
 		err = t.forget(device, at)
+	}
+	if err == nil {
+		t.last.device, t.last.counter = device, counter
+		room(s.memory.counters)[device] = counter
 	}
 	t.rose(ksnTable, string(device), int64(counter))
 	return err
@@ -198,4 +225,20 @@ func (t *tx) Reserve(name string, n uint64) (first uint64, err error) {
 	}
 	t.rose(counterTable, name, after)
 	return uint64(before), nil
+}
+
+// Reserved implements [isoswitch.Tx].
+func (t *tx) Reserved(name string) (uint64, error) {
+	var value int64
+	err := t.guarded(counterTable, "WHERE name = ?", name).Scan(nil, &value)
+	if errors.Is(err, isoswitch.ErrNotFound) {
+		err = nil
+	}
+	if err == nil {
+		err = t.notBelow(counterTable, name, value)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("store: read counter %q: %w", name, err)
+	}
+	return uint64(value), nil
 }

@@ -221,13 +221,21 @@ func TestForeign(t *testing.T) {
 	update(t, db, func(tx isoswitch.Tx) error {
 		tombstone := aTxn(2)
 		tombstone.State, tombstone.RRN, tombstone.TID = isoswitch.Tombstone, "tombstone", "T0000002"
-		return errors.Join(tx.InsertTxn(aTxn(1)), tx.InsertTxn(tombstone))
+		earlier, much := aTxn(3), aTxn(4) // the index goes by spans of minutes
+		earlier.Received, earlier.RRN, earlier.Approval, earlier.RefersTo = day().Add(-time.Hour), "532608000003", "A33333", isoswitch.OID{}
+		much.Received, much.RRN, much.Card.Token, much.RefersTo = day().Add(-6*24*time.Hour), "532602000004", "k1:earlier", isoswitch.OID{}
+		return errors.Join(tx.InsertTxn(much), tx.InsertTxn(earlier), tx.InsertTxn(aTxn(1)), tx.InsertTxn(tombstone))
 	})
 	tests := []struct {
 		name  string
 		query isoswitch.ForeignQuery
 		want  bool
 	}{
+		{"D-12 RRN of an hour ago", isoswitch.ForeignQuery{RRN: "532608000003", Since: day().Add(-time.Hour)}, true},
+		{"D-12 approval code of an hour ago", isoswitch.ForeignQuery{Approval: "A33333", Since: day().Add(-2 * time.Hour)}, true},
+		{"D-12 PAN of days ago", isoswitch.ForeignQuery{PANToken: "k1:earlier", Amount: 1000, Since: day().Add(-7 * 24 * time.Hour)}, true},
+		{"PAN of longer ago", isoswitch.ForeignQuery{PANToken: "k1:earlier", Amount: 1000, Since: day().Add(-24 * time.Hour)}, false},
+		{"a token that ends alike", isoswitch.ForeignQuery{PANToken: "k2:earlier", Amount: 1000}, false},
 		{"D-12 RRN", isoswitch.ForeignQuery{RRN: "532609000001"}, true},
 		{"D-12 approval code", isoswitch.ForeignQuery{Approval: "A12345"}, true},
 		{"D-12 PAN and amount", isoswitch.ForeignQuery{PANToken: "k1:token", Amount: 1000}, true},
@@ -258,7 +266,7 @@ func TestForeign(t *testing.T) {
 func TestDue(t *testing.T) {
 	db := open(t)
 	view(t, db, func(tx isoswitch.Tx) error {
-		if next, err := tx.NextDue(); !errors.Is(err, isoswitch.ErrNotFound) {
+		if next, err := tx.NextDue("issuer"); !errors.Is(err, isoswitch.ErrNotFound) {
 			t.Errorf("an empty queue: %v, %v, want ErrNotFound", next, err)
 		}
 		return nil
@@ -291,7 +299,7 @@ func TestDue(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			view(t, db, func(tx isoswitch.Tx) error {
-				due, err := tx.Due(tt.at, tt.limit, nil)
+				due, err := tx.Due("issuer", tt.at, tt.limit, nil)
 				var got []byte
 				for _, v := range due {
 					got = append(got, v.RID[0])
@@ -304,7 +312,7 @@ func TestDue(t *testing.T) {
 		})
 	}
 	view(t, db, func(tx isoswitch.Tx) error {
-		next, err := tx.NextDue()
+		next, err := tx.NextDue("issuer")
 		if !next.Equal(day().Add(-8 * time.Minute)) {
 			t.Errorf("NextDue: %v", next)
 		}
@@ -428,7 +436,7 @@ func TestTxEndsWithItsTransaction(t *testing.T) {
 	if err := kept.InsertTxn(aTxn(1)); !errors.Is(err, errEnded) {
 		t.Errorf("write: %v, want errEnded", err)
 	}
-	if _, err := kept.Due(day(), 1, nil); !errors.Is(err, errEnded) {
+	if _, err := kept.Due("issuer", day(), 1, nil); !errors.Is(err, errEnded) {
 		t.Errorf("list: %v, want errEnded", err)
 	}
 }

@@ -103,7 +103,7 @@ func TestLedger(t *testing.T) {
 	t.Run("A-23.T2 due, but for some terminals", func(t *testing.T) {
 		view(t, db, func(tx isoswitch.Tx) error {
 			for except, want := range map[string]int{"": 1, "T0000001": 0, "T0000009": 1} {
-				due, err := tx.Due(day().Add(time.Hour), 10, []string{except})
+				due, err := tx.Due("issuer", day().Add(time.Hour), 10, []string{except})
 				if err != nil || len(due) != want {
 					t.Errorf("without %q: %d due, %v", except, len(due), err)
 				}

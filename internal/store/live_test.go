@@ -83,3 +83,39 @@ func TestLive(t *testing.T) {
 		t.Error("the second void is not found")
 	}
 }
+
+// TestLiveStates: what has voided, completed or refunded an original does so in
+// each state but those in which it came to nothing. The query and the index that
+// forbids a second one beside it say the same.
+func TestLiveStates(t *testing.T) {
+	live := map[isoswitch.State]bool{
+		isoswitch.Received: true, isoswitch.Forwarded: true, isoswitch.Approved: true, isoswitch.Unknown: true,
+		isoswitch.ReversalPending: true, isoswitch.ReversalFailed: true, isoswitch.ReversalHeld: true,
+		isoswitch.Voided: true, isoswitch.Completed: true, isoswitch.Tombstone: true,
+		isoswitch.Declined: false, isoswitch.Reversed: false, isoswitch.ReversedUnknown: false, isoswitch.LocalVoid: false,
+	}
+	for _, state := range isoswitch.States() {
+		t.Run(string(state), func(t *testing.T) {
+			want, listed := live[state]
+			if !listed {
+				t.Fatal("nobody said whether such a one is live")
+			}
+			db := open(t)
+			first, second := aTxn(1), aTxn(100)
+			first.State, first.RefersTo = state, hash(200)
+			second.RefersTo = hash(200)
+			update(t, db, func(tx isoswitch.Tx) error { return tx.InsertTxn(first) })
+			view(t, db, func(tx isoswitch.Tx) error {
+				_, err := tx.Live(hash(200))
+				if want != (err == nil) || err != nil && !errors.Is(err, isoswitch.ErrNotFound) {
+					t.Errorf("looking for it gave %v, want it live: %v", err, want)
+				}
+				return nil
+			})
+			err := db.Update(t.Context(), func(tx isoswitch.Tx) error { return tx.InsertTxn(second) })
+			if want != errors.Is(err, isoswitch.ErrExists) || !want && err != nil {
+				t.Errorf("a second one beside it gave %v, want the first live: %v", err, want)
+			}
+		})
+	}
+}

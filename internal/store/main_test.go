@@ -110,12 +110,12 @@ func aKey(n int) custody.KeyRecord {
 // aTxn is an original of which every field is set.
 func aTxn(n byte) *isoswitch.Txn {
 	return &isoswitch.Txn{
-		OID: hash(n), Key: hash(n + 1), Link: "issuer", Received: day(), MTI: "0200",
+		OID: hash(n), Key: hash(n + 1), Link: "issuer", Profile: "unionpay", Received: day(), MTI: "0200",
 		Card:       custody.Card{Sealed: []byte{9, 9}, Token: "k1:token"},
 		Processing: "000000", Amount: 1000, Sent: "1122093000", STAN: "000001", Time: "093000", Date: "1122",
 		Entry: "051", Condition: "00", Acquirer: "123456", TID: "T0000001", MID: "M00000000000001", Currency: "978",
 		EMV: []byte{0x82, 0x01, 0x00}, KSN: "FFFF9876543210E00001", MACKey: keyID(1), Content: hash(n + 2), Raw: hash(n + 3),
-		UpSTAN: "000101", UpSent: "1122093001",
+		UpSTAN: "000101", UpSent: "1122093001", UpAcquirer: "654321",
 		State: isoswitch.Forwarded, RRN: "532609000001", Approval: "A12345", Answer: "00", Late: "51",
 		IssuerDE55: []byte{0x8A, 0x02, 0x30, 0x30}, ReverseOnCompletion: true, BatchClosed: true, Refunded: true,
 		ReversedAmount: 250, RefersTo: hash(n + 4), Finished: day().Add(time.Second),
@@ -128,6 +128,7 @@ func aReversal(n byte, oid isoswitch.OID) *isoswitch.Reversal {
 	return &isoswitch.Reversal{
 		RID: hash(n), OID: oid, Cause: isoswitch.ByTerminal, Full: true, MTI: "0400", STAN: "000002",
 		TID: "T0000001", KSN: "FFFF9876543210E00002", Raw: hash(n + 1), Built: day(), UpSTAN: "000102", UpSent: "1122093002",
+		Link:   "issuer",
 		Answer: "00", RRN: "532609000002", Approval: "A12345", Content: hash(n + 2),
 		State: isoswitch.Queued, Reason: "68", Tries: 1, Declines: 2, Errors: 3,
 		Next: day().Add(time.Second), FirstSent: day().Add(2 * time.Second), LastSent: day().Add(3 * time.Second),

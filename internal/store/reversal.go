@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -13,7 +12,7 @@ import (
 func readReversal(r scanner) (*isoswitch.Reversal, error) {
 	v := new(isoswitch.Reversal)
 	err := r.Scan(nil, digest{(*[32]byte)(&v.RID)}, digest{(*[32]byte)(&v.OID)}, &v.Cause, &v.Full, &v.Rest, &v.MTI, &v.STAN,
-		&v.TID, &v.KSN, digest{(*[32]byte)(&v.Raw)}, instant{&v.Built}, &v.UpSTAN, &v.UpSent,
+		&v.TID, &v.KSN, digest{(*[32]byte)(&v.Raw)}, instant{&v.Built}, &v.UpSTAN, &v.UpSent, &v.Link,
 		&v.Answer, &v.RRN, &v.Approval, digest{(*[32]byte)(&v.Content)}, &v.State, &v.Reason,
 		&v.Tries, &v.Declines, &v.Errors, instant{&v.Next}, instant{&v.FirstSent}, instant{&v.LastSent},
 		instant{&v.Answered}, &v.UpAnswer, instant{&v.Closed},
@@ -28,7 +27,7 @@ func readReversal(r scanner) (*isoswitch.Reversal, error) {
 // but for seq.
 func reversalTaken(v *isoswitch.Reversal) []any {
 	return []any{v.RID[:], v.OID[:], string(v.Cause), v.Full, v.Rest, v.MTI, v.STAN, v.TID, v.KSN, orNull(v.Raw), nanos(v.Built),
-		v.UpSTAN, v.UpSent}
+		v.UpSTAN, v.UpSent, v.Link}
 }
 
 // reversalOutcome are the values of those that change.
@@ -58,29 +57,6 @@ func (t *tx) UpdateReversal(v *isoswitch.Reversal) error {
 		return fmt.Errorf("store: update reversal %x: %w", v.RID[:8], err)
 	}
 	return nil
-}
-
-// Due implements [isoswitch.Tx]. Rows that keyd did not write are left out, and
-// told: they hinder no other.
-func (t *tx) Due(at time.Time, limit int, except []string) ([]*isoswitch.Reversal, error) {
-	tids, err := json.Marshal(append([]string{}, except...))
-	if err != nil {
-		return nil, err
-	}
-	return manySealed(t, reversalTable, readReversal, limit, `WHERE state IN ('QUEUED', 'SENT') AND next <= ?
-		AND tid NOT IN (SELECT value FROM json_each(?)) ORDER BY next, seq`, nanos(at), string(tids))
-}
-
-// NextDue implements [isoswitch.Tx], with the same rows left out.
-func (t *tx) NextDue() (time.Time, error) {
-	first, err := manySealed(t, reversalTable, readReversal, 1, "WHERE state IN ('QUEUED', 'SENT') ORDER BY next, seq")
-	switch {
-	case err != nil:
-		return time.Time{}, err
-	case len(first) == 0:
-		return time.Time{}, isoswitch.ErrNotFound
-	}
-	return first[0].Next, nil
 }
 
 // OpenBefore implements [isoswitch.Tx].

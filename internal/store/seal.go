@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"database/sql"
@@ -9,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 
@@ -43,8 +43,9 @@ type sealed struct {
 	fixed   int  // so many are written once, the primary key among them
 	seq     bool // the primary key is a number that rises by one
 
-	made sync.Once
-	text struct{ selects, insert, update string }
+	made    sync.Once
+	text    struct{ selects, insert, update string }
+	changes sync.Map // the updates of some of the columns, by which they are
 }
 
 // named are columns without more.
@@ -57,14 +58,14 @@ func named(names string) []column {
 }
 
 var (
-	txnTable = &sealed{name: "txn", key: "oid", primary: 1, fixed: 27, seq: true, columns: named(`seq oid lookup link
+	txnTable = &sealed{name: "txn", key: "oid", primary: 1, fixed: 29, seq: true, columns: slices.Concat(named(`seq oid lookup link
 		received mti card pan_token processing amount sent stan time date entry condition acquirer tid mid currency emv
-		ksn mac_key content raw up_stan up_sent
-		state rrn approval answer late issuer_emv reverse_on_completion batch_closed refunded reversed_amount refers_to finished`)}
-	reversalTable = &sealed{name: "reversal", key: "rid", primary: 1, fixed: 14, seq: true, columns: append(named(`seq rid oid cause
-		full rest mti stan tid ksn raw built up_stan up_sent
+		ksn mac_key content raw up_stan up_sent`), []column{{"profile", ""}, {"up_acquirer", ""}},
+		named(`state rrn approval answer late issuer_emv reverse_on_completion batch_closed refunded reversed_amount refers_to finished`))}
+	reversalTable = &sealed{name: "reversal", key: "rid", primary: 1, fixed: 15, seq: true, columns: slices.Concat(named(`seq rid oid cause
+		full rest mti stan tid ksn raw built up_stan up_sent`), []column{{"link", ""}}, named(`
 		answer rrn approval content state reason tries declines errors next first_sent last_sent answered up_answer closed`),
-		column{"granted", int64(0)}, column{"renewed", int64(0)}, column{"case_id", ""}, column{"resolved", int64(0)})}
+		[]column{{"granted", int64(0)}, {"renewed", int64(0)}, {"case_id", ""}, {"resolved", int64(0)}})}
 	ksnTable      = &sealed{name: "ksn", key: "device", primary: 1, fixed: 1, columns: named("device counter at")}
 	acceptedTable = &sealed{name: "accepted", primary: 2, fixed: 4, columns: named("device counter message at")}
 	counterTable  = &sealed{name: "counter", key: "name", primary: 1, fixed: 1, columns: named("name value")}
@@ -90,6 +91,26 @@ func (t *sealed) insert() string { return t.statements().text.insert }
 
 // update takes the values that change, the MAC and the key.
 func (t *sealed) update() string { return t.statements().text.update }
+
+// updateOf takes the values of these columns, the MAC and the number of the row.
+func (t *sealed) updateOf(changed columnSet) string {
+	if made, ok := t.changes.Load(changed); ok {
+		return made.(string)
+	}
+	text := "UPDATE " + t.name + " SET "
+	for i, c := range t.columns {
+		if changed.has(i) {
+			text += c.name + " = ?, "
+		}
+	}
+	made, _ := t.changes.LoadOrStore(changed, text+"row_mac = ? WHERE seq = ?")
+	return made.(string)
+}
+
+// columnSet are columns of a table, a bit each.
+type columnSet uint64
+
+func (s columnSet) has(i int) bool { return s&(1<<i) != 0 }
 
 // following selects the rows behind this primary key, or all, in their order.
 func (t *sealed) following(after []any) (where string, args []any) {
@@ -167,10 +188,10 @@ type guard struct {
 	// Of the row that was read or made last, valid until the next.
 	table *sealed
 	text  []byte // what its MAC is made of
-	fixed int    // so much of text is written once
+	ends  []int  // where each column ends in text
 	name  string
 	mac   [16]byte
-	// number is the seq of the row that was inserted last.
+	// number is the seq of the row that was inserted or read last.
 	number int64
 
 	fault error // of a value that its place does not take
@@ -196,11 +217,10 @@ func (c *cell) Scan(src any) error {
 	if err != nil && g.fault == nil {
 		g.fault = err
 	}
+	g.ends = append(g.ends, len(g.text))
 	if c.i < g.table.primary {
 		g.name = joined(g.name, src)
-	}
-	if c.i == g.table.fixed-1 {
-		g.fixed = len(g.text)
+		g.number, _ = src.(int64)
 	}
 	return nil
 }
@@ -229,11 +249,9 @@ func (g *guard) of(t *sealed, r scanner) scanner { return guarded{g, t, r} }
 func (r guarded) Scan(dest ...any) error {
 	g, t := r.g, r.t
 	if g.sealer == nil {
-		_ = r.r.Scan() // lets the statement go
 		return ErrVisitor
 	}
 	if len(dest) != len(t.columns) {
-		_ = r.r.Scan()
 		return fmt.Errorf("store: %d places for the %d columns of %s", len(dest), len(t.columns), t.name)
 	}
 	g.reset(t)
@@ -263,7 +281,7 @@ func (g *guard) reset(t *sealed) {
 		g.into[i] = &g.cells[i]
 	}
 	g.into[len(t.columns)] = (*foundMAC)(g)
-	g.table, g.text, g.fixed, g.name, g.fault, g.found = t, t.begin(g.text[:0]), 0, "", nil, g.found[:0]
+	g.table, g.text, g.ends, g.name, g.fault, g.found = t, t.begin(g.text[:0]), g.ends[:0], "", nil, g.found[:0]
 }
 
 // foundMAC takes the column row_mac.
@@ -277,15 +295,12 @@ func (m *foundMAC) Scan(src any) error {
 }
 
 // assign gives a value of the database to a place of any of the kinds that this
-// package reads into.
+// package reads into. Bytes are handed over: the driver makes them for each row.
 func assign(to, src any) error {
 	switch to := to.(type) {
 	case nil:
 		return nil
 	case *any:
-		if p, ok := src.([]byte); ok {
-			src = bytes.Clone(p)
-		}
 		*to = src
 		return nil
 	case sql.Scanner:
@@ -293,12 +308,19 @@ func assign(to, src any) error {
 	case *[]byte:
 		p, ok := src.([]byte)
 		if ok || src == nil {
-			*to = append([]byte(nil), p...)
+			if *to = p; len(p) == 0 {
+				*to = nil
+			}
 			return nil
 		}
 	case *string:
 		s, ok := src.(string)
 		if *to = s; ok {
+			return nil
+		}
+	case *int64:
+		n, ok := src.(int64)
+		if *to = n; ok {
 			return nil
 		}
 	default:
@@ -326,28 +348,28 @@ func assign(to, src any) error {
 
 // seal makes the MAC of a row of these values, in the order of the columns.
 func (g *guard) seal(t *sealed, values []any) error {
-	return g.sealRest(t, t.begin(g.text[:0]), 0, values)
+	g.text, g.ends = t.begin(g.text[:0]), g.ends[:0]
+	return g.sealRest(t, values)
 }
 
-// sealRest makes the MAC of a row of which so many columns are in text already.
-func (g *guard) sealRest(t *sealed, text []byte, done int, values []any) (err error) {
+// sealRest makes the MAC of a row of which the columns in g.ends are in g.text
+// already.
+func (g *guard) sealRest(t *sealed, values []any) (err error) {
 	if g.sealer == nil {
 		return ErrVisitor
 	}
+	done := len(g.ends)
 	if done+len(values) != len(t.columns) {
 		return fmt.Errorf("store: %d values for the %d columns of %s", done+len(values), len(t.columns), t.name)
 	}
-	g.table, g.fixed = t, len(text)
+	g.table = t
 	for i, v := range plain(values) {
-		if text, err = t.append(text, done+i, v); err != nil {
+		if g.text, err = t.append(g.text, done+i, v); err != nil {
 			return err
 		}
-		if done+i == t.fixed-1 {
-			g.fixed = len(text)
-		}
+		g.ends = append(g.ends, len(g.text))
 	}
-	g.text = text
-	g.mac = g.sealer.Seal(text)
+	g.mac = g.sealer.Seal(g.text)
 	return nil
 }
 
@@ -355,9 +377,11 @@ func (g *guard) sealRest(t *sealed, text []byte, done int, values []any) (err er
 // given and not among the values.
 func (s *session) insertSealed(t *sealed, values []any) error {
 	if t.seq {
-		var last int64
-		if err := s.query("SELECT ifnull(max(seq), 0) FROM " + t.name).Scan(&last); err != nil {
-			return err
+		last, known := s.memory.last[t]
+		if !known {
+			if err := s.query("SELECT ifnull(max(seq), 0) FROM " + t.name).Scan(&last); err != nil {
+				return err
+			}
 		}
 		s.guard.number = last + 1
 		values = append([]any{last + 1}, values...)
@@ -365,8 +389,13 @@ func (s *session) insertSealed(t *sealed, values []any) error {
 	if err := s.guard.seal(t, values); err != nil {
 		return err
 	}
-	_, err := s.exec(t.insert(), append(values, s.guard.mac[:])...)
-	return err
+	if err := s.run(t.insert(), append(values, s.guard.mac[:])...); err != nil {
+		return err
+	}
+	if t.seq && s.memory.last != nil {
+		s.memory.last[t] = s.guard.number
+	}
+	return nil
 }
 
 // sealID is a digest of a row's identity, for what is kept in memory of many.

@@ -346,7 +346,7 @@ func TestR50WhatAMACIsBoundTo(t *testing.T) {
 		{"a row copied to another OID", "INSERT INTO txn SELECT 3, zeroblob(32), lookup, link, received + 1, mti, card, pan_token, processing, " +
 			"amount, sent, stan, time, date, entry, condition, acquirer, tid, mid, currency, emv, ksn, mac_key, content, raw, up_stan, up_sent, " +
 			"state, rrn, approval, answer, late, issuer_emv, reverse_on_completion, batch_closed, refunded, reversed_amount, NULL, " +
-			"finished, row_mac FROM txn WHERE seq = 1", func(tx isoswitch.Tx) error { _, err := tx.Newest(hash(2), time.Time{}); return err }},
+			"finished, row_mac, profile, up_acquirer FROM txn WHERE seq = 1", func(tx isoswitch.Tx) error { _, err := tx.Newest(hash(2), time.Time{}); return err }},
 		{"a mark of another device", "UPDATE ksn SET counter = 3 WHERE device = 'FFFF9876543210E00000'", func(tx isoswitch.Tx) error {
 			_, err := tx.LastCounter("FFFF9876543210E00000")
 			return err
@@ -397,11 +397,11 @@ func TestR50AChangedRowHindersNoOther(t *testing.T) {
 	a.do("UPDATE reversal SET tries = 77 WHERE tid <> 'T0000102'")
 	a.do("UPDATE txn SET amount = 77 WHERE seq <> 4")
 	view(t, h.db, func(tx isoswitch.Tx) error {
-		due, err := tx.Due(day().Add(time.Hour), 1, nil)
+		due, err := tx.Due("issuer", day().Add(time.Hour), 1, nil)
 		if err != nil || len(due) != 1 || due[0].TID != "T0000102" {
 			t.Errorf("due: %v %v", due, err)
 		}
-		next, err := tx.NextDue()
+		next, err := tx.NextDue("issuer")
 		if err != nil || !next.Equal(day().Add(2*time.Second)) {
 			t.Errorf("the next is due at %v, %v", next, err)
 		}
@@ -596,7 +596,7 @@ func TestR50UpgradeFromTheSchemaBefore(t *testing.T) {
 	for _, table := range sealedTables {
 		names := ""
 		for _, name := range table.names() {
-			if !slices.Contains([]string{"granted", "renewed", "case_id", "resolved"}, name) {
+			if !slices.Contains([]string{"granted", "renewed", "case_id", "resolved", "profile", "up_acquirer"}, name) && table.name+"."+name != "reversal.link" {
 				names += ", " + name
 			}
 		}
@@ -680,7 +680,7 @@ func TestR50HistoriesLeaveRightRows(t *testing.T) {
 			},
 			"try": func(rt *rapid.T) {
 				err := h.db.Update(t.Context(), func(tx isoswitch.Tx) error {
-					due, err := tx.Due(day().Add(time.Hour), 3, nil)
+					due, err := tx.Due("issuer", day().Add(time.Hour), 3, nil)
 					for _, v := range due {
 						v.Tries++
 						err = errors.Join(err, tx.UpdateReversal(v))

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -9,13 +10,22 @@ import (
 	"keyd.dev/keyd/internal/isoswitch"
 )
 
-// keptRow is a row that a transaction has read: the part of its text that is
-// written once, so that an update makes its MAC without reading it again.
+// keptRow is a row that a transaction has read or written, as its MAC was made of
+// it: an update takes from it what is written once, without reading it again, and
+// writes only what differs.
 type keptRow struct {
 	table *sealed
 	id    [32]byte
+	seq   int64
 	text  []byte
+	ends  []int
 }
+
+// from gives the columns of the row their text.
+func (k *keptRow) from(g *guard) { k.text, k.ends = slices.Clone(g.text), slices.Clone(g.ends) }
+
+// textOf is the part of a text that is one column; not the first.
+func textOf(text []byte, ends []int, i int) []byte { return text[ends[i-1]:ends[i]] }
 
 // guarded asks for one row of a sealed table; its Scan takes a place for each of
 // the columns.
@@ -50,20 +60,38 @@ func oneSealed[T any](t *tx, table *sealed, read func(scanner) (*T, error), wher
 	return row, err
 }
 
-// keep keeps what an update of a row that was just read will need.
+// keep keeps a row that was just read for its update.
 func (t *tx) keep(row any) {
 	if !t.writes {
 		return
 	}
-	g := &t.s.guard
-	k := keptRow{table: g.table, text: slices.Clone(g.text[:g.fixed])}
 	switch row := row.(type) {
 	case *isoswitch.Txn:
-		k.id = row.OID
+		t.keepAs(row.OID)
 	case *isoswitch.Reversal:
-		k.id = row.RID
+		t.keepAs(row.RID)
 	}
-	t.kept = append(t.kept, k)
+}
+
+// keepAs keeps the row that the guard has at hand under its name.
+func (t *tx) keepAs(id [32]byte) *keptRow {
+	g := &t.s.guard
+	k := t.keptRow(g.table, id)
+	if k == nil {
+		t.kept = append(t.kept, keptRow{table: g.table, id: id, seq: g.number})
+		k = &t.kept[len(t.kept)-1]
+	}
+	k.from(g)
+	return k
+}
+
+func (t *tx) keptRow(table *sealed, id [32]byte) *keptRow {
+	for i := range t.kept {
+		if k := &t.kept[i]; k.table == table && k.id == id {
+			return k
+		}
+	}
+	return nil
 }
 
 // manySealed reads rows until there are enough that keyd wrote, and leaves the
@@ -72,28 +100,22 @@ func manySealed[T any](t *tx, table *sealed, read func(scanner) (*T, error), lim
 	if t.s == nil {
 		return nil, errEnded
 	}
-	stmt, err := t.s.prepared(table.selects() + where)
+	var all []*T
+	err := t.s.each(table.selects()+where, args, func(r scanner) (more bool, err error) {
+		if limit <= 0 {
+			return false, nil
+		}
+		one, err := read(watched{t, t.s.guard.of(table, r)})
+		if _, is := tampered(err); is {
+			return true, nil
+		}
+		if err == nil {
+			all = append(all, one)
+		}
+		return len(all) < limit, err
+	})
 	if err != nil {
 		return nil, err
-	}
-	rows, err := stmt.Query(args...)
-	if err != nil {
-		return nil, t.s.failed(err)
-	}
-	defer rows.Close()
-	var all []*T
-	for len(all) < limit && rows.Next() {
-		one, err := read(watched{t, t.s.guard.of(table, rows)})
-		if _, is := tampered(err); is {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, one)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, t.s.failed(err)
 	}
 	return all, nil
 }
@@ -129,39 +151,52 @@ func exists(err error) error {
 	return err
 }
 
-// updateSealed writes the values of a row that change. What is written once is
-// taken from the database, where its MAC must be right.
+// updateSealed writes those values of a row that change and differ from what is
+// there. What is written once is taken from the database, where its MAC must be
+// right.
 func (t *tx) updateSealed(table *sealed, id [32]byte, values []any) error {
 	s, err := t.write()
 	if err != nil {
 		return err
 	}
-	text, err := t.writtenOnce(table, id)
-	if err != nil {
-		return err
-	}
-	if err := s.guard.sealRest(table, append(s.guard.text[:0], text...), table.fixed, values); err != nil {
-		return err
-	}
-	n, err := s.exec(table.update(), append(values, s.guard.mac[:], id[:])...)
-	if err == nil && n == 0 {
-		err = isoswitch.ErrNotFound
-	}
-	return err
-}
-
-func (t *tx) writtenOnce(table *sealed, id [32]byte) ([]byte, error) {
-	for _, k := range t.kept {
-		if k.table == table && k.id == id {
-			return k.text, nil
+	k := t.keptRow(table, id)
+	if k == nil {
+		if k, err = t.readToUpdate(table, id); err != nil {
+			return err
 		}
 	}
+	g := &s.guard
+	g.ends = append(g.ends[:0], k.ends[:table.fixed]...)
+	g.text = append(g.text[:0], k.text[:k.ends[table.fixed-1]]...)
+	if err := g.sealRest(table, values); err != nil {
+		return err
+	}
+	changed := columnSet(0)
+	differ := values[:0]
+	for i, v := range values {
+		if n := table.fixed + i; !bytes.Equal(textOf(k.text, k.ends, n), textOf(g.text, g.ends, n)) {
+			changed |= 1 << n
+			differ = append(differ, v)
+		}
+	}
+	if changed == 0 {
+		return nil
+	}
+	if err := s.run(table.updateOf(changed), append(differ, g.mac[:], k.seq)...); err != nil {
+		return err
+	}
+	k.from(g)
+	return nil
+}
+
+// readToUpdate reads a row that is to be changed, and that the transaction has
+// not read yet.
+func (t *tx) readToUpdate(table *sealed, id [32]byte) (*keptRow, error) {
 	err := t.guarded(table, "WHERE "+table.key+" = ?", id[:]).Scan(make([]any, len(table.columns))...)
 	if err != nil {
 		return nil, err
 	}
-	g := &t.s.guard
-	return slices.Clone(g.text[:g.fixed]), nil
+	return t.keepAs(id), nil
 }
 
 // told ends a transaction whose outcome is known: what it met is told, and what

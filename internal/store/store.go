@@ -82,6 +82,8 @@ type DB struct {
 	sealing  Sealing // of the rows that had no MAC when it was opened
 	served   bool    // it was opened whole, to serve
 
+	exporting sync.Mutex // held by the one export of the journal
+
 	ending   sync.RWMutex // held for reading while the journal is written
 	ended    atomic.Bool  // it is written no more
 	lookBack time.Duration
@@ -201,6 +203,7 @@ func dataSource(cfg Config) string {
 	u := url.URL{Scheme: "file", Path: cfg.Path, RawQuery: url.Values{
 		"mode":           {"rw"},
 		"_busy_timeout":  {fmt.Sprint(patience.Milliseconds())},
+		"_mutex":         {"no"}, // a connection is one session's, for one goroutine at a time
 		"_foreign_keys":  {"on"},
 		"_synchronous":   {"FULL"},
 		"_secure_delete": {"on"},

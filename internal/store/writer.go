@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,10 +26,11 @@ const (
 
 // job is a function waiting for the writer.
 type job struct {
-	fn   func(*session) error
-	turn atomic.Uint32 // waiting, then begun or withdrawn
-	done chan struct{} // closed when the outcome is known
-	err  error
+	fn      func(*session) error
+	journal bool          // fn changes the journal, by its methods alone
+	turn    atomic.Uint32 // waiting, then begun or withdrawn
+	done    chan struct{} // closed when the outcome is known
+	err     error
 	// panicked is what fn panicked with, for the goroutine that it belongs to.
 	panicked any
 }
@@ -64,6 +66,7 @@ func (q *queue) add(j *job) error {
 // take returns the jobs that wait, at most so many, and gives none only when
 // the queue is closed and empty.
 func (q *queue) take(most int) []*job {
+	q.gather(most)
 	for {
 		q.mu.Lock()
 		n := min(len(q.jobs), most)
@@ -77,6 +80,22 @@ func (q *queue) take(most int) []*job {
 			return batch
 		}
 		<-q.wake
+	}
+}
+
+// gather lets those run who are about to add a job, for as long as any does:
+// jobs of one commit share the pages that they change. Where nobody else wants the
+// processors it takes no time.
+func (q *queue) gather(most int) {
+	for before := 0; ; {
+		q.mu.Lock()
+		n := len(q.jobs)
+		q.mu.Unlock()
+		if n == before || n >= most {
+			return
+		}
+		before = n
+		runtime.Gosched()
 	}
 }
 
@@ -116,10 +135,13 @@ func newWriter(s *session, told func(took time.Duration, changes int)) *writer {
 // update hands fn to the writer and waits for its outcome. When ctx ends before
 // fn has begun, fn is withdrawn.
 func (w *writer) update(ctx context.Context, fn func(*session) error) error {
+	return w.do(ctx, &job{fn: fn, done: make(chan struct{})})
+}
+
+func (w *writer) do(ctx context.Context, j *job) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	j := &job{fn: fn, done: make(chan struct{})}
 	if err := w.queue.add(j); err != nil {
 		return err
 	}
@@ -159,6 +181,9 @@ func (w *writer) commit(batch []*job) error {
 	if err := w.session.begin(true); err != nil {
 		return fmt.Errorf("store: begin: %w", err)
 	}
+	if err := w.session.memory.refresh(w.session); err != nil {
+		return errors.Join(fmt.Errorf("store: begin: %w", err), w.session.end(true))
+	}
 	for _, j := range batch {
 		if !j.turn.CompareAndSwap(waiting, begun) {
 			continue
@@ -169,6 +194,7 @@ func (w *writer) commit(batch []*job) error {
 		}
 	}
 	if err := w.session.end(false); err != nil {
+		w.session.memory.forget()
 		return fmt.Errorf("store: commit, nothing was changed: %w", err)
 	}
 	return nil
@@ -177,7 +203,7 @@ func (w *writer) commit(batch []*job) error {
 // run runs one job in a savepoint of its own.
 func (w *writer) run(j *job) {
 	s := w.session
-	if _, j.err = s.exec("SAVEPOINT job"); j.err != nil {
+	if j.err = s.run("SAVEPOINT job"); j.err != nil {
 		s.lose(j.err)
 		return
 	}
@@ -185,13 +211,16 @@ func (w *writer) run(j *job) {
 	if s.lost != nil {
 		return
 	}
+	if j.err != nil || j.panicked != nil || !j.journal {
+		s.memory.forget()
+	}
 	if j.err != nil || j.panicked != nil {
 		if _, err := s.exec("ROLLBACK TO job"); err != nil {
 			s.lose(err)
 			return
 		}
 	}
-	if _, err := s.exec("RELEASE job"); err != nil {
+	if err := s.run("RELEASE job"); err != nil {
 		s.lose(err)
 	}
 }

@@ -20,7 +20,7 @@ CREATE INDEX outbox_due ON outbox (next, seq) WHERE acknowledged = 0;
 
 CREATE INDEX outbox_open ON outbox (oid, seq) WHERE acknowledged = 0;
 
-CREATE INDEX reversal_due ON reversal (next) WHERE state IN ('QUEUED', 'SENT');
+CREATE INDEX reversal_due ON reversal (link, next) WHERE state IN ('QUEUED', 'SENT');
 
 CREATE UNIQUE INDEX reversal_full ON reversal (oid) WHERE full = 1;
 
@@ -30,16 +30,16 @@ CREATE INDEX reversal_terminal ON reversal (tid, built);
 
 CREATE INDEX reversal_work ON reversal (built) WHERE state NOT IN ('CONFIRMED', 'CLOSED') AND case_id = '';
 
-CREATE INDEX txn_approval ON txn (approval, received) WHERE approval <> '';
+CREATE INDEX txn_approval ON txn (received >> 38, approval) WHERE approval <> '';
 
-CREATE INDEX txn_card ON txn (pan_token, amount, received) WHERE pan_token <> '';
+CREATE INDEX txn_card ON txn (received >> 38, substr(pan_token, -8)) WHERE pan_token <> '';
 
-CREATE INDEX txn_lookup ON txn (lookup, received);
+CREATE INDEX txn_lookup ON txn (substr(lookup, 1, 8), received);
 
 CREATE UNIQUE INDEX txn_refers ON txn (refers_to)
 	WHERE refers_to IS NOT NULL AND state NOT IN ('DECLINED', 'REVERSED', 'REVERSED_UNKNOWN', 'LOCAL_VOID');
 
-CREATE INDEX txn_rrn ON txn (rrn, received) WHERE rrn <> '';
+CREATE INDEX txn_rrn ON txn (received >> 38, rrn) WHERE rrn <> '';
 
 CREATE INDEX txn_unfinished ON txn (oid) WHERE state IN ('RECEIVED', 'FORWARDED');
 
@@ -252,7 +252,7 @@ CREATE TABLE reversal (
 	last_sent  INTEGER NOT NULL,
 	answered   INTEGER NOT NULL,
 	up_answer  TEXT NOT NULL,
-	closed     INTEGER NOT NULL, granted INTEGER NOT NULL DEFAULT 0 CHECK (granted >= 0), renewed INTEGER NOT NULL DEFAULT 0, case_id TEXT NOT NULL DEFAULT '' CHECK (length(case_id) <= 32), resolved INTEGER NOT NULL DEFAULT 0, row_mac BLOB NOT NULL DEFAULT x'',
+	closed     INTEGER NOT NULL, granted INTEGER NOT NULL DEFAULT 0 CHECK (granted >= 0), renewed INTEGER NOT NULL DEFAULT 0, case_id TEXT NOT NULL DEFAULT '' CHECK (length(case_id) <= 32), resolved INTEGER NOT NULL DEFAULT 0, row_mac BLOB NOT NULL DEFAULT x'', link TEXT NOT NULL DEFAULT '',
 	CHECK (cause <> 'terminal' OR (mti <> '' AND stan <> '' AND raw IS NOT NULL)), -- I-3
 	CHECK (full = 1 OR rest > 0) -- I-2
 ) STRICT;
@@ -322,7 +322,7 @@ CREATE TABLE txn (
 	reversed_amount       INTEGER NOT NULL CHECK (reversed_amount BETWEEN 0 AND amount), -- I-2
 	refers_to  BLOB CHECK (length(refers_to) = 32),
 	finished   INTEGER NOT NULL
-, row_mac BLOB NOT NULL DEFAULT x'') STRICT;
+, row_mac BLOB NOT NULL DEFAULT x'', profile TEXT NOT NULL DEFAULT '' CHECK (length(profile) <= 32), up_acquirer TEXT NOT NULL DEFAULT '' CHECK (length(up_acquirer) <= 11)) STRICT;
 
 CREATE TRIGGER accepted_once BEFORE UPDATE OF device, counter, message, at ON accepted
 	BEGIN SELECT RAISE(ABORT, 'what was accepted does not change'); END;
@@ -420,6 +420,9 @@ CREATE TRIGGER reversal_failed AFTER UPDATE OF state ON reversal
 			1 + (SELECT count(*) FROM outbox WHERE rid = new.rid AND kind = 'failed'),
 			new.closed, new.state, new.up_answer, new.tries); END;
 
+CREATE TRIGGER reversal_link_once BEFORE UPDATE OF link ON reversal
+	BEGIN SELECT RAISE(ABORT, 'what a reversal says does not change'); END;
+
 CREATE TRIGGER reversal_released AFTER UPDATE OF state ON reversal
 	WHEN old.state IN ('WAITING', 'HELD') AND new.state = 'QUEUED' AND EXISTS (SELECT 1 FROM hook)
 	BEGIN INSERT INTO outbox (rid, oid, kind, n, at, state, up_answer, tries)
@@ -444,9 +447,8 @@ CREATE TRIGGER terminal_print_once BEFORE UPDATE ON terminal_print
 CREATE TRIGGER terminal_print_stays BEFORE DELETE ON terminal_print
 	BEGIN SELECT RAISE(ABORT, 'the print of a master key is never forgotten'); END;
 
-CREATE TRIGGER txn_final BEFORE UPDATE OF state ON txn
-	WHEN old.state IN ('DECLINED', 'REVERSED', 'REVERSED_UNKNOWN', 'LOCAL_VOID', 'TOMBSTONE') AND new.state <> old.state
-	BEGIN SELECT RAISE(ABORT, 'the state is final'); END;
+CREATE TRIGGER txn_profile_once BEFORE UPDATE OF profile ON txn
+	BEGIN SELECT RAISE(ABORT, 'what was received does not change'); END;
 
 CREATE TRIGGER txn_refers_once BEFORE UPDATE OF refers_to ON txn
 	WHEN new.refers_to IS NOT old.refers_to
@@ -460,15 +462,21 @@ CREATE TRIGGER txn_stays BEFORE DELETE ON txn
 	BEGIN SELECT RAISE(ABORT, 'the journal forgets nothing'); END;
 
 CREATE TRIGGER txn_transition BEFORE UPDATE OF state ON txn
-	WHEN new.state <> old.state AND old.state || ' ' || new.state NOT IN (
-		'RECEIVED FORWARDED', 'RECEIVED APPROVED', 'RECEIVED DECLINED', 'RECEIVED REVERSAL_PENDING', 'RECEIVED LOCAL_VOID',
-		'FORWARDED APPROVED', 'FORWARDED DECLINED', 'FORWARDED REVERSAL_PENDING', 'FORWARDED LOCAL_VOID',
-		'APPROVED REVERSAL_PENDING', 'APPROVED REV_HELD', 'APPROVED VOIDED', 'APPROVED COMPLETED',
-		'VOIDED APPROVED', 'COMPLETED APPROVED',
-		'REVERSAL_PENDING REVERSED', 'REVERSAL_PENDING REVERSED_UNKNOWN', 'REVERSAL_PENDING REV_FAILED',
-		'REV_HELD REVERSAL_PENDING', 'REV_HELD APPROVED',
-		'REV_FAILED REVERSAL_PENDING')
+	WHEN NOT (new.state = old.state
+		OR (old.state = 'FORWARDED' OR old.state = 'RECEIVED') AND (new.state = 'APPROVED' OR new.state = 'DECLINED'
+			OR new.state = 'REVERSAL_PENDING' OR new.state = 'LOCAL_VOID')
+		OR old.state = 'RECEIVED' AND new.state = 'FORWARDED'
+		OR old.state = 'APPROVED' AND (new.state = 'REVERSAL_PENDING' OR new.state = 'REV_HELD'
+			OR new.state = 'VOIDED' OR new.state = 'COMPLETED')
+		OR (old.state = 'VOIDED' OR old.state = 'COMPLETED') AND new.state = 'APPROVED'
+		OR old.state = 'REVERSAL_PENDING' AND (new.state = 'REVERSED' OR new.state = 'REVERSED_UNKNOWN'
+			OR new.state = 'REV_FAILED')
+		OR old.state = 'REV_HELD' AND (new.state = 'REVERSAL_PENDING' OR new.state = 'APPROVED')
+		OR old.state = 'REV_FAILED' AND new.state = 'REVERSAL_PENDING')
 	BEGIN SELECT RAISE(ABORT, 'the original does not go from one of these states to the other'); END;
+
+CREATE TRIGGER txn_up_acquirer_once BEFORE UPDATE OF up_acquirer ON txn
+	BEGIN SELECT RAISE(ABORT, 'what was sent upstream does not change'); END;
 
 CREATE TRIGGER txn_written_once BEFORE UPDATE OF seq, oid, lookup, link, received, mti, card, pan_token,
 		processing, amount, sent, stan, time, date, entry, condition, acquirer, tid, mid, currency, emv,
