@@ -37,8 +37,17 @@ if [ "${1:-}" = test ]; then
 	command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
 	command -v zsh >/dev/null 2>&1 || missing="$missing zsh"
 	command -v fish >/dev/null 2>&1 || missing="$missing fish"
+	# What follows the calls of a daemon where no file system can be mounted.
+	command -v strace >/dev/null 2>&1 || missing="$missing strace"
+	# What checks the log besides keyd: the example for auditors, and openssl.
+	command -v python3 >/dev/null 2>&1 || missing="$missing python3"
+	command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
 	# promtool, which tries the alert rules.
 	command -v promtool >/dev/null 2>&1 || missing="$missing prometheus"
+	# A receiver of the audit log, with both of its TLS libraries.
+	if [ ! -x /usr/sbin/rsyslogd ] || [ -z "$(first /usr/lib/*/rsyslog/lmnsd_ossl.so)" ] || [ -z "$(first /usr/lib/*/rsyslog/lmnsd_gtls.so)" ]; then
+		missing="$missing rsyslog rsyslog-openssl rsyslog-gnutls"
+	fi
 	# The official JavaScript clients; it says so where there is no node.
 	sh "$(dirname "$0")/node.sh" install
 fi
