@@ -37,6 +37,11 @@ type file interface {
 	Size() (int64, error)
 }
 
+// beginner is a file whose contents can be on their way to the disk before they are
+// waited for, so that a sync of everything has little left to do, and does not hold
+// up who syncs beside it. It promises nothing.
+type beginner interface{ BeginSync() }
+
 // osFS is the operating system's files below a directory.
 type osFS string
 
@@ -184,8 +189,12 @@ func writeTemp(fsys fileSystem, name string, data []byte, sync bool) error {
 		return err
 	}
 	_, err = f.WriteAt(data, 0)
-	if err == nil && sync {
+	switch begin, ok := f.(beginner); {
+	case err != nil:
+	case sync:
 		err = f.Sync()
+	case ok:
+		begin.BeginSync()
 	}
 	return errors.Join(err, f.Close())
 }

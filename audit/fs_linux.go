@@ -17,6 +17,12 @@ func (f osFile) Datasync() error {
 	}
 }
 
+// BeginSync has the contents written without waiting for it.
+func (f osFile) BeginSync() {
+	const write = 2                                     // SYNC_FILE_RANGE_WRITE
+	_ = syscall.SyncFileRange(int(f.Fd()), 0, 0, write) // SyncFS says what could not be written
+}
+
 // SyncFS makes the whole file system durable with syncfs(2), which reports
 // write-back errors since Linux 5.8.
 func (d osFS) SyncFS(written []string) error {
