@@ -223,30 +223,31 @@ type entry struct {
 
 // nextEntry takes an entry off a page. The error is [ErrFormat].
 func nextEntry(b []byte) (e entry, rest []byte, err error) {
-	bad := fmt.Errorf("%w: an entry is cut off", ErrFormat)
 	step, n := binary.Uvarint(b)
 	if n <= 0 || step > 1<<33 {
-		return e, nil, bad
+		return e, nil, cutOff()
 	}
 	b = b[n:]
 	e.step, e.count = step>>1, 1
 	size := uint64(2)
 	if step&1 == 1 {
 		if e.count, n = binary.Uvarint(b); n <= 0 || e.count < 2 || e.count > blockSize {
-			return e, nil, bad
+			return e, nil, cutOff()
 		}
 		b = b[n:]
 		if size, n = binary.Uvarint(b); n <= 0 || size > blockSize/8 {
-			return e, nil, bad
+			return e, nil, cutOff()
 		}
 		b = b[n:]
 	}
 	if size > uint64(len(b)) {
-		return e, nil, bad
+		return e, nil, cutOff()
 	}
 	e.list = b[:size]
 	return e, b[size:], nil
 }
+
+func cutOff() error { return fmt.Errorf("%w: an entry is cut off", ErrFormat) }
 
 // places unpacks an entry of a file that covers that many records. The error is
 // [ErrFormat].
