@@ -71,9 +71,6 @@ func headSize(bundles, width int) int64 {
 // records is how many records the file covers.
 func (h *head) records() int { return (h.end - h.first) * bundleSize }
 
-// start is the seq of the first of them.
-func (h *head) start() uint64 { return uint64(h.block)*blockSize + uint64(h.first)*bundleSize }
-
 // bindingOf ties a file to a log and to the tiles: SHA-256 of the log's name, the
 // block, the range and the hashes of its bundles, which the tree is made of.
 func bindingOf(log string, block uint32, first, end int, bundles []audit.Hash) [32]byte {
