@@ -134,6 +134,7 @@ func newDaemon(ctx context.Context, cfg *configFile, log *slog.Logger) (_ *daemo
 	}
 	d.watchNode()
 	limitMemory(cfg.Token.CacheKeys)
+	useProcessors()
 	handler, err := api.New(api.Config{Custody: d.node.custody, Region: cfg.API.Region, Account: cfg.API.Account, Log: log, Limits: cfg.limits(), Peers: apiTLS})
 	if err != nil {
 		return nil, err
