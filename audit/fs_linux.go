@@ -26,6 +26,17 @@ func (f osFile) BeginSync() {
 // SyncFS makes the whole file system durable with syncfs(2), which reports
 // write-back errors since Linux 5.8.
 func (d osFS) SyncFS(written []string) error {
+	f, err := os.Open(string(d))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return d.syncBy(f, written)
+}
+
+// syncBy is SyncFS by a file of it that is open. It is told of what failed since it
+// was told last, or since it was opened.
+func (d osFS) syncBy(f *os.File, written []string) error {
 	trap := uintptr(0)
 	switch runtime.GOARCH {
 	case "amd64":
@@ -35,11 +46,6 @@ func (d osFS) SyncFS(written []string) error {
 	default:
 		return d.syncEach(written)
 	}
-	f, err := os.Open(string(d))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
 	if _, _, errno := syscall.Syscall(trap, f.Fd(), 0, 0); errno != 0 {
 		return fmt.Errorf("syncfs %s: %w", string(d), errno)
 	}

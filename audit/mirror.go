@@ -47,7 +47,7 @@ func Mirror(ctx context.Context, dir string, src Publisher) (_ []Mirrored, err e
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the copy: %w", err)
 	}
-	m := &mirror{ctx: ctx, fsys: osFS(dir), src: src}
+	m := &mirror{ctx: ctx, fsys: newHeldFS(dir), src: src}
 	lock, err := m.fsys.Lock("lock")
 	if err != nil {
 		return nil, fmt.Errorf("bringing the copy up to date: %w", err)

@@ -49,7 +49,7 @@ func openLog(dir string, signer crypto.Signer, o Options) (*Log, error) {
 		if err := os.MkdirAll(dir, 0o750); err != nil {
 			return nil, err
 		}
-		l.fsys = osFS(dir)
+		l.fsys = newHeldFS(dir)
 	}
 	if l.lock, err = l.fsys.Lock("lock"); err != nil {
 		return nil, err
