@@ -251,3 +251,73 @@ func TestReadWhileSegmentsGo(t *testing.T) {
 		t.Errorf("read %d of %d records", next, want)
 	}
 }
+
+// turningFS is one file system until the write-ahead log is listed, and another
+// from then on.
+type turningFS struct {
+	*simFS
+	next *simFS
+}
+
+func (t *turningFS) ReadDir(name string) ([]string, error) {
+	if name == "wal" && t.next != nil {
+		t.simFS, t.next = t.next, nil
+	}
+	return t.simFS.ReadDir(name)
+}
+
+// TestReadWhileAllSegmentsGo is L-33 and L-45: what a restarted log has covered
+// between the reader's look at the checkpoint and at the write-ahead log, in which
+// nothing is left of it, is not missed either.
+func TestReadWhileAllSegmentsGo(t *testing.T) {
+	log := newSimFS()
+	o := simOptions(log)
+	o.CheckpointInterval = time.Hour
+	l, err := Open("sim", testSigner(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acks := &acknowledged{pos: map[string]string{}}
+	produce(l, 2, 300, "m", acks)
+	before := log.now()
+	if err := l.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for name := range log.names {
+		if strings.HasPrefix(name, "wal/") {
+			delete(log.names, name)
+		}
+	}
+	turning := func() *turningFS { return &turningFS{before.now(), log} }
+	checkAcks(t, turning(), acks)
+	month := months(t, log)[0]
+	want := mustSize(t, log, month)
+	t.Run("Size", func(t *testing.T) {
+		covered, durable, err := (&Reader{turning()}).Size(month)
+		if err != nil || covered != want || durable != want {
+			t.Errorf("covered %d, durable %d, %v; want %d", covered, durable, err, want)
+		}
+	})
+	t.Run("Tails", func(t *testing.T) {
+		fsys := turning()
+		r := &Reader{fsys}
+		snap, err := r.Snapshot(month)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tails, err := r.Tails([]*Snapshot{snap})
+		if got := snap.Size() + uint64(len(tails[month])); err != nil || got != want {
+			t.Errorf("snapshot and tail have %d records, %v; want %d", got, err, want)
+		}
+	})
+}
+
+// months are the logs of ops, in order.
+func months(t *testing.T, fsys fileSystem) []string {
+	t.Helper()
+	logs, err := (&Reader{fsys}).Logs()
+	if err != nil || len(logs) < 2 {
+		t.Fatalf("logs %v, %v", logs, err)
+	}
+	return logs[1:]
+}

@@ -124,14 +124,29 @@ func (r *Reader) Size(log string) (covered, durable uint64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	durable = t.size
+	covered, durable = t.size, t.size
 	err = walkWAL(r.fsys, func(f *frame) bool {
 		if f.shard == l.shard {
 			durable = max(durable, f.seq+1)
 		}
 		return true
 	})
-	return t.size, durable, err
+	if err != nil {
+		return covered, durable, err
+	}
+	now, err := r.coveredNow(log)
+	return max(covered, now), max(durable, now), err
+}
+
+// coveredNow returns how many records of a log the checkpoint covers by now. Who
+// read the write-ahead log to its end asks it afterwards: a segment goes when a
+// checkpoint covers what it holds, so what was not there to be read is below this.
+func (r *Reader) coveredNow(log string) (uint64, error) {
+	t, _, err := r.open(log)
+	if err != nil {
+		return 0, err
+	}
+	return t.size, nil
 }
 
 // Get returns a record's bytes. Errors: [ErrNotFound], [ErrPruned], [ErrFormat].
@@ -181,7 +196,15 @@ func (r *Reader) Records(log string, from uint64) iter.Seq2[Entry, error] {
 				next, stuck = next+1, 0
 			}
 			if !gap {
-				return
+				size, err := r.coveredNow(log)
+				if err != nil {
+					yield(Entry{}, err)
+					return
+				}
+				if size <= next {
+					return
+				}
+				continue // segments went between the look at the checkpoint and theirs
 			}
 			if stuck++; stuck > 3 { // else what was missing is in tiles by now
 				yield(Entry{}, fmt.Errorf("%w: %s:%d is neither in the tiles nor in the write-ahead log", ErrCorrupt, log, next))

@@ -196,8 +196,16 @@ func (r *Reader) Tails(snaps []*Snapshot) (map[string][]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	for shard := range gap {
-		name := names[shard]
+	for shard, name := range names {
+		if !gap[shard] {
+			size, err := r.coveredNow(name)
+			if err != nil {
+				return nil, err
+			}
+			if size <= next[shard] {
+				continue
+			}
+		}
 		for e, err := range r.Records(name, next[shard]) {
 			if err != nil {
 				return nil, err

@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -247,35 +250,91 @@ func (s *powered) exchange(t *sim.Terminal, link *sim.Link, sent *sim.Sent, reve
 // terminal got may have been reversed since, by the terminal.
 func (s *powered) missing() (wrong []string) {
 	s.t.Helper()
-	db, err := journalDB(s.k.dir)
+	given, err := s.given()
 	if err != nil {
 		return []string{err.Error()}
 	}
-	defer db.Close()
 	recorded, err := s.recorded()
 	if err != nil {
 		return []string{err.Error()}
 	}
 	for _, a := range s.answered {
-		query := "SELECT answer FROM txn WHERE tid = ? AND stan = ?"
+		name := a.tid + "/" + a.stan
+		answers := given.Sales
 		if a.reversal {
-			query = "SELECT answer FROM reversal WHERE tid = ? AND stan = ?"
+			answers = given.Reversals
 		}
-		var code string
-		err := db.QueryRow(query, a.tid, a.stan).Scan(&code)
-		switch {
-		case errors.Is(err, sql.ErrNoRows):
+		switch code, ok := answers[name]; {
+		case !ok:
 			wrong = append(wrong, fmt.Sprintf("%+v is not in the journal", a))
-		case err != nil:
-			return append(wrong, err.Error())
 		case code != a.code:
 			wrong = append(wrong, fmt.Sprintf("%+v: the journal has %q", a, code))
 		}
-		if !recorded[a.tid+"/"+a.stan] {
+		if !recorded[name] {
 			wrong = append(wrong, fmt.Sprintf("%+v is not in the audit log", a))
 		}
 	}
 	return wrong
+}
+
+// journalled are the answers of a journal by terminal and STAN.
+type journalled struct{ Sales, Reversals map[string]string }
+
+// given reads the journal in a process of its own: SQLite maps a file into memory,
+// and the process that is the file system would wait for itself when it unmaps one
+// of its own.
+func (s *powered) given() (all journalled, err error) {
+	cmd := exec.CommandContext(s.t.Context(), "keyd-answers", s.k.dir)
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	var said strings.Builder
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil {
+		return all, fmt.Errorf("reading the journal: %w: %s", err, said.String())
+	}
+	return all, json.Unmarshal(out, &all)
+}
+
+// answers is a program for powered: it prints what a journal holds as given.
+func answers() {
+	db, err := journalDB(os.Args[1])
+	if err == nil {
+		err = printAnswers(db, os.Stdout)
+		err = errors.Join(err, db.Close())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func printAnswers(db *sql.DB, out io.Writer) (err error) {
+	var all journalled
+	if all.Sales, err = answersOf(db, "SELECT tid || '/' || stan, answer FROM txn"); err != nil {
+		return err
+	}
+	if all.Reversals, err = answersOf(db, "SELECT tid || '/' || stan, answer FROM reversal"); err != nil {
+		return err
+	}
+	return json.NewEncoder(out).Encode(all)
+}
+
+func answersOf(db *sql.DB, query string) (map[string]string, error) {
+	rows, err := db.Query(query)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	all := make(map[string]string)
+	for rows.Next() {
+		var name string
+		var code sql.NullString
+		if err := rows.Scan(&name, &code); err != nil {
+			return nil, err
+		}
+		all[name] = code.String
+	}
+	return all, rows.Err()
 }
 
 // recorded are the messages of which the audit log has an answer, by terminal
