@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 )
 
@@ -33,6 +34,7 @@ func test(ctx context.Context, path string, args []string, out io.Writer) (err e
 	if err := p.follow(events, file); err != nil {
 		return errors.Join(err, cmd.Wait())
 	}
+	p.sum()
 	if err := cmd.Wait(); err != nil {
 		return fmt.Errorf("%s: %w", strings.Join(args, " "), err)
 	}
@@ -41,8 +43,35 @@ func test(ctx context.Context, path string, args []string, out io.Writer) (err e
 
 // printer holds back what tests say until it is known whether they fail.
 type printer struct {
-	out  io.Writer
-	said map[name][]string
+	out     io.Writer
+	said    map[name][]string
+	reasons []string // of the tests that failed, with their names
+}
+
+// mostReasons is how many reasons of one test are said again at the end.
+const mostReasons = 10
+
+var reasonRE = regexp.MustCompile(`_test\.go:\d+: |^panic: |DATA RACE`)
+
+// fail prints what a failed test said and keeps its reasons.
+func (p *printer) fail(n name) {
+	fmt.Fprint(p.out, strings.Join(p.said[n], ""))
+	p.reasons = append(p.reasons, n.String()+"\n")
+	most := len(p.reasons) + mostReasons
+	for _, line := range p.said[n] {
+		if reasonRE.MatchString(line) && len(p.reasons) < most {
+			p.reasons = append(p.reasons, line)
+		}
+	}
+	delete(p.said, n)
+}
+
+// sum says again why what failed: all else that a test said, and what came after
+// it, may stand between.
+func (p *printer) sum() {
+	if len(p.reasons) > 0 {
+		fmt.Fprintf(p.out, "what failed, and why:\n%s", strings.Join(p.reasons, ""))
+	}
 }
 
 // follow reads events to their end and writes the results among them to file.
@@ -87,15 +116,13 @@ func (p *printer) show(e event) {
 	case e.Action == "output" && !strings.HasPrefix(e.Output, "=== "):
 		p.said[k] = append(p.said[k], e.Output)
 	case e.Action == "fail" && e.Test == "": // a test that never ended is among these
-		for n, said := range p.said {
+		for n := range p.said {
 			if n.pkg == e.Package {
-				fmt.Fprint(p.out, strings.Join(said, ""))
-				delete(p.said, n)
+				p.fail(n)
 			}
 		}
 	case e.Action == "fail":
-		fmt.Fprint(p.out, strings.Join(p.said[k], ""))
-		delete(p.said, k)
+		p.fail(k)
 	case e.ends():
 		delete(p.said, k)
 	}

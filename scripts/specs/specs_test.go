@@ -147,7 +147,8 @@ func TestPrinter(t *testing.T) {
 	const stream = `{"Action":"output","Package":"p","Test":"TestGood","Output":"secret of the good\n"}
 {"Action":"pass","Package":"p","Test":"TestGood","Elapsed":1.5}
 {"Action":"output","Package":"p","Test":"TestBad","Output":"=== RUN   TestBad\n"}
-{"Action":"output","Package":"p","Test":"TestBad","Output":"why it is bad\n"}
+{"Action":"output","Package":"p","Test":"TestBad","Output":"    bad_test.go:7: why it is bad\n"}
+{"Action":"output","Package":"p","Test":"TestBad","Output":"what a daemon said\n"}
 {"Action":"fail","Package":"p","Test":"TestBad"}
 {"Action":"output","Package":"p","Test":"TestStuck","Output":"panic: timed out\n"}
 {"Action":"output","Package":"p","Output":"FAIL\tp\t2s\n"}
@@ -160,7 +161,9 @@ go: a line of the tool
 	if err := p.follow(strings.NewReader(stream), &kept); err != nil {
 		t.Fatal(err)
 	}
-	want := "why it is bad\nFAIL\tp\t2s\npanic: timed out\nq.go:1: no\ngo: a line of the tool\n"
+	p.sum()
+	want := "    bad_test.go:7: why it is bad\nwhat a daemon said\nFAIL\tp\t2s\npanic: timed out\nq.go:1: no\ngo: a line of the tool\n" +
+		"what failed, and why:\np TestBad\n    bad_test.go:7: why it is bad\np TestStuck\npanic: timed out\n"
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("printed (-want +got):\n%s", diff)
 	}
