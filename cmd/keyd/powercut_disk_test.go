@@ -111,17 +111,33 @@ func (d *lossyDisk) off(t *testing.T) {
 func (d *lossyDisk) cut(t *testing.T, dice *dice) {
 	t.Helper()
 	d.off(t)
+	if err := d.loseAll(dice); err != nil {
+		t.Fatalf("cutting the power: %v", err)
+	}
+	if err := d.on(); err != nil {
+		t.Fatalf("mounting the disk again: %v", err)
+	}
+}
+
+func (d *lossyDisk) loseAll(dice *dice) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	for path, writes := range d.dirty {
 		kept, err := lose(path, writes, dice)
 		if err != nil {
-			t.Fatalf("cutting the power: %v", err)
+			return err
 		}
 		d.lost += len(writes) - kept
 	}
 	d.dirty = make(map[string][]unsynced)
-	if err := d.on(); err != nil {
-		t.Fatalf("mounting the disk again: %v", err)
-	}
+	return nil
+}
+
+// syncs is how many there were so far; whoever works on the disk goes on.
+func (d *lossyDisk) syncs() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.synced
 }
 
 // lose takes the writes back, and does some of them again, or sectors of them.

@@ -50,7 +50,7 @@ func TestPowerCut(t *testing.T) {
 		}
 		s.k.linked()
 	}
-	t.Logf("%d rounds, %d answers given, %d syncs, %d writes lost", round, len(s.answered), disk.synced, disk.lost)
+	t.Logf("%d rounds, %d answers given, %d syncs, %d writes lost", round, len(s.answered), disk.syncs(), disk.lost)
 	if !s.enough(disk, rounds) {
 		t.Error("too little happened")
 	}
