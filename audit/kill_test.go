@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -238,7 +240,11 @@ func readAcks(t *testing.T, out io.Reader, acks *acknowledged, told func(int)) {
 // recovered checks the log that a kill left, lets it recover, and checks it again.
 func recovered(t *testing.T, dir string, acks *acknowledged) {
 	t.Helper()
-	if _, err := os.Stat(filepath.Join(dir, manifestName)); err == nil {
+	switch _, err := os.Stat(filepath.Join(dir, manifestName)); {
+	case err != nil: // killed before there was a log
+	case len(acks.pos) == 0 && empty(t, dir):
+		refusedAsEmpty(t, dir)
+	default:
 		verified(t, dir, "before recovery")
 	}
 	l, err := Open(dir, testSigner(), testOptions())
@@ -258,6 +264,49 @@ func recovered(t *testing.T, dir string, acks *acknowledged) {
 	}
 	if covered < uint64(len(acks.pos)) {
 		t.Errorf("%d records covered, %d acknowledged", covered, len(acks.pos))
+	}
+}
+
+// empty reports whether a log has neither a record nor a checkpoint: its process
+// was killed between making the directory and the first record.
+func empty(t *testing.T, dir string) bool {
+	t.Helper()
+	records := 0
+	if err := walkWAL(osFS(dir), func(*frame) bool { records++; return true }); err != nil {
+		t.Fatal(err)
+	}
+	_, err := os.Stat(filepath.Join(dir, "sec", "checkpoint"))
+	return records == 0 && errors.Is(err, fs.ErrNotExist)
+}
+
+// refusedAsEmpty: a log without a record could be one that was emptied, so that an
+// auditor is told so, though it opens.
+func refusedAsEmpty(t *testing.T, dir string) {
+	t.Helper()
+	report, err := Verify(dir, []string{testVkey(t)}, VerifyOptions{})
+	if err != nil || !slices.ContainsFunc(report.Findings, func(f Finding) bool { return f.Rule == "L-61(c)" && f.Where == "sec/checkpoint" }) {
+		t.Errorf("L-141 an empty log: %v, %v", err, report.Findings)
+	}
+}
+
+// TestKillBeforeTheFirstRecord is L-191 at the one moment at which a log has nothing
+// that could verify.
+func TestKillBeforeTheFirstRecord(t *testing.T) {
+	dir := t.TempDir()
+	o, err := testOptions().withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &Log{o: o, fsys: osFS(dir)}
+	if _, err := l.create(); err != nil {
+		t.Fatal(err)
+	}
+	if !empty(t, dir) {
+		t.Fatal("a new log is not empty")
+	}
+	recovered(t, dir, &acknowledged{pos: map[string]string{}})
+	if empty(t, dir) {
+		t.Error("a log that was open is empty")
 	}
 }
 
