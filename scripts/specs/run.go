@@ -51,7 +51,9 @@ type printer struct {
 // mostReasons is how many reasons of one test are said again at the end.
 const mostReasons = 10
 
-var reasonRE = regexp.MustCompile(`_test\.go:\d+: |^panic: |DATA RACE`)
+// What the testing package says itself is, for one, that there was a race: the
+// detector's report is the package's output, not the test's.
+var reasonRE = regexp.MustCompile(`_test\.go:\d+: |^ +testing\.go:\d+: |^panic: `)
 
 // fail prints what a failed test said and keeps its reasons.
 func (p *printer) fail(n name) {

@@ -149,6 +149,7 @@ func TestPrinter(t *testing.T) {
 {"Action":"output","Package":"p","Test":"TestBad","Output":"=== RUN   TestBad\n"}
 {"Action":"output","Package":"p","Test":"TestBad","Output":"    bad_test.go:7: why it is bad\n"}
 {"Action":"output","Package":"p","Test":"TestBad","Output":"what a daemon said\n"}
+{"Action":"output","Package":"p","Test":"TestBad","Output":"    testing.go:9: race detected during execution of test\n"}
 {"Action":"fail","Package":"p","Test":"TestBad"}
 {"Action":"output","Package":"p","Test":"TestStuck","Output":"panic: timed out\n"}
 {"Action":"output","Package":"p","Output":"FAIL\tp\t2s\n"}
@@ -162,8 +163,8 @@ go: a line of the tool
 		t.Fatal(err)
 	}
 	p.sum()
-	want := "    bad_test.go:7: why it is bad\nwhat a daemon said\nFAIL\tp\t2s\npanic: timed out\nq.go:1: no\ngo: a line of the tool\n" +
-		"what failed, and why:\np TestBad\n    bad_test.go:7: why it is bad\np TestStuck\npanic: timed out\n"
+	want := "    bad_test.go:7: why it is bad\nwhat a daemon said\n    testing.go:9: race detected during execution of test\nFAIL\tp\t2s\npanic: timed out\nq.go:1: no\ngo: a line of the tool\n" +
+		"what failed, and why:\np TestBad\n    bad_test.go:7: why it is bad\n    testing.go:9: race detected during execution of test\np TestStuck\npanic: timed out\n"
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("printed (-want +got):\n%s", diff)
 	}
