@@ -289,6 +289,9 @@ func (s *powered) given() (all journalled, err error) {
 	var said strings.Builder
 	cmd.Stderr = &said
 	out, err := cmd.Output()
+	if ended := new(exec.ExitError); err != nil && !errors.As(err, &ended) {
+		s.t.Fatalf("the journal was not looked at: %v", err)
+	}
 	if err != nil {
 		return all, fmt.Errorf("reading the journal: %w: %s", err, said.String())
 	}
