@@ -214,18 +214,7 @@ func (m movingFS) Open(name string, flag int) (file, error) {
 // TestReadWhileSegmentsGo is L-33 and L-45: who reads the write-ahead log while a
 // segment is removed, since a checkpoint covers it by now, misses no record.
 func TestReadWhileSegmentsGo(t *testing.T) {
-	log := newSimFS()
-	o := simOptions(log)
-	o.CheckpointInterval = time.Hour
-	l, err := Open("sim", testSigner(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	produce(l, 2, 300, "m", &acknowledged{pos: map[string]string{}})
-	before := log.now()
-	if err := l.Close(context.Background()); err != nil {
-		t.Fatal(err)
-	}
+	before, log := coveredAtLast(t, &acknowledged{pos: map[string]string{}})
 	for name, f := range before.names {
 		if strings.HasPrefix(name, "wal/") {
 			log.names[name] = f
@@ -252,6 +241,25 @@ func TestReadWhileSegmentsGo(t *testing.T) {
 	}
 }
 
+// coveredAtLast returns a log before and after its only checkpoint, which its stop
+// made.
+func coveredAtLast(t *testing.T, acks *acknowledged) (before, after *simFS) {
+	t.Helper()
+	after = newSimFS()
+	o := simOptions(after)
+	o.CheckpointInterval = time.Hour
+	l, err := Open("sim", testSigner(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	produce(l, 2, 300, "m", acks)
+	before = after.now()
+	if err := l.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return before, after
+}
+
 // turningFS is one file system until the write-ahead log is listed, and another
 // from then on.
 type turningFS struct {
@@ -270,19 +278,8 @@ func (t *turningFS) ReadDir(name string) ([]string, error) {
 // between the reader's look at the checkpoint and at the write-ahead log, in which
 // nothing is left of it, is not missed either.
 func TestReadWhileAllSegmentsGo(t *testing.T) {
-	log := newSimFS()
-	o := simOptions(log)
-	o.CheckpointInterval = time.Hour
-	l, err := Open("sim", testSigner(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
 	acks := &acknowledged{pos: map[string]string{}}
-	produce(l, 2, 300, "m", acks)
-	before := log.now()
-	if err := l.Close(context.Background()); err != nil {
-		t.Fatal(err)
-	}
+	before, log := coveredAtLast(t, acks)
 	for name := range log.names {
 		if strings.HasPrefix(name, "wal/") {
 			delete(log.names, name)
