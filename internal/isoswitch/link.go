@@ -40,7 +40,7 @@ type link struct {
 	misses atomic.Int32 // messages without an answer since then
 	tally  linkTally
 
-	writing sync.Mutex // one frame at a time
+	wire wire
 
 	mu    sync.Mutex
 	conn  net.Conn  // nil while down
@@ -65,7 +65,10 @@ const (
 )
 
 func newLink(h *host, cfg Endpoint) *link {
-	return &link{s: h.s, h: h, cfg: cfg, slow: make(chan struct{}, unasked), ask: make(chan struct{}, 1)}
+	l := &link{s: h.s, h: h, cfg: cfg, slow: make(chan struct{}, unasked), ask: make(chan struct{}, 1)}
+	l.wire.conn = l.current
+	l.wire.patience = func() time.Duration { return min(h.s.rules().Timers.Write, h.s.rules().Timers.Upstream) }
+	return l
 }
 
 // caller is the link's peer, for the records.
@@ -281,22 +284,11 @@ func (l *link) send(receipt custody.Receipt, msg []byte, depart func() bool) err
 	if err != nil {
 		return fmt.Errorf("%w: %w", errLinkDown, err)
 	}
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	conn := l.current()
-	if conn == nil {
-		return errLinkDown
+	err = l.wire.send(frame, depart)
+	if !errors.Is(err, errLinkDown) && !errors.Is(err, errRecalled) {
+		l.tally.sent.Add(1)
 	}
-	if !depart() {
-		return errRecalled
-	}
-	l.tally.sent.Add(1)
-	patience := min(l.s.rules().Timers.Write, l.s.rules().Timers.Upstream)
-	if err := conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
-		return fmt.Errorf("sending upstream: %w", err)
-	}
-	if _, err := conn.Write(frame); err != nil {
-		_ = conn.Close()
+	if err != nil {
 		return fmt.Errorf("sending upstream: %w", err)
 	}
 	return nil

@@ -43,7 +43,7 @@ type peer struct {
 	count   int            // frames so far; of the reader alone
 	scope   *custody.Scope // terminals that may come by this link now; of the reader alone
 
-	writing sync.Mutex
+	wire wire
 }
 
 // shake does the handshake of a connection: TLS with a client certificate. It
@@ -100,7 +100,7 @@ func (s *Switch) welcome(ctx context.Context, at *Listener, conn *tls.Conn, id s
 		_ = conn.Close()
 		return nil
 	}
-	return &peer{
+	p := &peer{
 		s:       s,
 		at:      at,
 		conn:    conn,
@@ -113,6 +113,9 @@ func (s *Switch) welcome(ctx context.Context, at *Listener, conn *tls.Conn, id s
 		lockout: s.locks.open(newLockout(s.lockoutRules, s.now)),
 		slots:   make(chan struct{}, s.rules().Limits.Outstanding),
 	}
+	p.wire.conn = func() net.Conn { return p.conn }
+	p.wire.patience = func() time.Duration { return s.rules().Timers.Write }
+	return p
 }
 
 // admitted returns the client of a certificate, and an error unless it has the
@@ -265,13 +268,7 @@ func (p *peer) write(msg []byte) error {
 	if err != nil {
 		return fmt.Errorf("framing the answer: %w", err)
 	}
-	p.writing.Lock()
-	defer p.writing.Unlock()
-	if err := p.conn.SetWriteDeadline(time.Now().Add(p.s.rules().Timers.Write)); err != nil {
-		return fmt.Errorf("sending the answer: %w", err)
-	}
-	if _, err := p.conn.Write(frame); err != nil {
-		_ = p.conn.Close() // a frame may be cut short: nothing more can follow
+	if err := p.wire.send(frame, func() bool { return true }); err != nil {
 		return fmt.Errorf("sending the answer: %w", err)
 	}
 	return nil
