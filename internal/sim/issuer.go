@@ -1,10 +1,12 @@
 package sim
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -165,12 +167,17 @@ func (i *Issuer) serve(ctx context.Context, conn net.Conn) {
 	p := &peer{conn: conn, waiting: make(map[string]chan *iso8583.Message)}
 	var answers sync.WaitGroup
 	defer func() {
+		p.flush()
 		_ = conn.Close()
 		answers.Wait()
 		i.leave(p)
 	}()
+	r := bufio.NewReader(conn)
 	for {
-		raw, err := iso8583.ReadFrame(conn)
+		if !whole(r) { // what is held goes out before this waits
+			p.flush()
+		}
+		raw, err := iso8583.ReadFrame(r)
 		if err != nil {
 			return
 		}
@@ -191,10 +198,22 @@ func (i *Issuer) serve(ctx context.Context, conn net.Conn) {
 		if rule.Close || rule.CloseFirst {
 			return
 		}
-		if answer != nil {
+		switch {
+		case answer == nil:
+		case rule.prompt() && m.Text(70) != keyWanted:
+			if err := p.hold(answer); err != nil {
+				i.cfg.Log.Error("issuer: answer does not fit a frame", "err", err)
+			}
+		default:
 			answers.Go(func() { i.deliver(ctx, p, m, rule, answer) })
 		}
 	}
+}
+
+// whole reports whether a frame can be read without waiting.
+func whole(r *bufio.Reader) bool {
+	head, err := r.Peek(min(r.Buffered(), 2))
+	return err == nil && len(head) == 2 && r.Buffered() >= 2+int(binary.BigEndian.Uint16(head))
 }
 
 // deliver sends an answer, and the key that was asked for after it.

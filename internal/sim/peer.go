@@ -16,6 +16,7 @@ const answerTime = 5 * time.Second
 type peer struct {
 	conn  net.Conn
 	write sync.Mutex
+	held  []byte // answers that go with the next write; of the reader alone
 
 	mu      sync.Mutex
 	waiting map[string]chan *iso8583.Message // by DE 7 and 11
@@ -31,6 +32,26 @@ func (p *peer) give(m *iso8583.Message) {
 		delete(p.waiting, nameOf(m))
 		asked <- m
 	}
+}
+
+// hold keeps an answer until the requests that came with its own are answered:
+// a host that is asked much answers much at a time.
+func (p *peer) hold(answer []byte) (err error) {
+	p.held, err = iso8583.AppendFrame(p.held, answer)
+	return err
+}
+
+// flush writes the answers that are held.
+func (p *peer) flush() {
+	if len(p.held) == 0 {
+		return
+	}
+	p.write.Lock()
+	defer p.write.Unlock()
+	if _, err := p.conn.Write(p.held); err != nil {
+		_ = p.conn.Close()
+	}
+	p.held = p.held[:0]
 }
 
 // ask sends a request of the issuer's own and returns the answer, or nil where

@@ -29,6 +29,9 @@ type Rule struct {
 	OtherAmount bool // the answer names another amount, under a valid MAC
 }
 
+// prompt reports whether the answer is written once, whole, at once and as it is.
+func (r Rule) prompt() bool { return r.Delay == 0 && !r.Twice && !r.Garbled && !r.Partial }
+
 // DefaultRules are those of `keyd dev` (W-14).
 func DefaultRules() []Rule {
 	rules := []Rule{
