@@ -96,7 +96,10 @@ func (db *DB) commitChange(ctx context.Context, ch *Change, once *custody.Once) 
 		return err
 	})
 	if failed != nil {
-		// Only a commit that failed leaves it open what the file has.
+		// Only a commit that failed leaves it open what the file has: who knows
+		// rows of before looks again.
+		again := *old
+		r.current.Store(&again)
 		db.letGo(context.WithoutCancel(ctx), next.root, !wrote || err != nil)
 		return failed
 	}

@@ -78,6 +78,7 @@ type DB struct {
 	made     int       // readers
 	lock     *lock     // nil for a visitor
 	register *register // nil for a visitor
+	known    known     // terminals
 	waters   waters
 	sealing  Sealing // of the rows that had no MAC when it was opened
 	served   bool    // it was opened whole, to serve

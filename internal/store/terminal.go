@@ -21,6 +21,21 @@ func readTerminal(r scanner) (isoswitch.Terminal, error) {
 
 // Terminal implements [isoswitch.Journal].
 func (db *DB) Terminal(ctx context.Context, tid string) (isoswitch.Terminal, error) {
+	held, now := db.register.settled(), db.clock()
+	if held == nil {
+		return db.readTerminal(ctx, tid)
+	}
+	if t, is := db.known.terminal(held, now, tid); is {
+		return t, nil
+	}
+	t, err := db.readTerminal(ctx, tid)
+	if err == nil && db.register.settled() == held {
+		db.known.keep(held, now, t)
+	}
+	return t, err
+}
+
+func (db *DB) readTerminal(ctx context.Context, tid string) (isoswitch.Terminal, error) {
 	var t isoswitch.Terminal
 	err := db.readRegistered(ctx, func(s *session, g reading) (err error) {
 		t, err = one(g, s, terminalTable, tid, readTerminal)
