@@ -72,6 +72,7 @@ type rowCase struct {
 	rows    int             // reversals more in the journal
 	stones  int             // originals more in the journal: tombstones
 	sent    int             // reversals more upstream
+	held    bool            // the advice waits for two persons
 }
 
 // TestEveryRow sends each row as a request and as an advice and looks at answer and
@@ -163,7 +164,7 @@ func TestEveryRow(t *testing.T) {
 			void, err := p.Void(sold(p).sale, nil)
 			return situation{void, p.ask(void, err)}
 		}},
-		{row: "D-34", name: "dated ahead", request: "22", advice: "00", make: sold, action: refuse, state: isoswitch.Approved, draft: set(7, time.Now().UTC().Add(20*time.Minute).Format("0102150405"))},
+		{row: "D-34", name: "dated ahead", request: "22", advice: "00", make: sold, action: refuse, state: isoswitch.Approved, held: true, draft: set(7, time.Now().UTC().Add(20*time.Minute).Format("0102150405"))},
 	} {
 		for _, advice := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s %s, advice %v", c.row, c.name, advice), func(t *testing.T) { h.checkRow(t, p, c, advice) })
@@ -177,6 +178,9 @@ func (h *house) checkRow(t *testing.T, p *pos, c rowCase, advice bool) {
 		mti = iso8583.ReversalAdvice
 		if c.advice != "" {
 			code = c.advice
+		}
+		if c.held {
+			c.action, c.state, c.rows = "reversal.hold", isoswitch.ReversalHeld, 1
 		}
 	}
 	s := c.make(p)

@@ -7,6 +7,7 @@ import (
 	"keyd.dev/keyd/internal/custody"
 	"keyd.dev/keyd/internal/iso8583"
 	"keyd.dev/keyd/internal/isoswitch"
+	"keyd.dev/keyd/internal/sim"
 )
 
 // close closes the batches of a terminal, or of all, up to now.
@@ -21,36 +22,73 @@ func (h *house) close(tid string) {
 
 // TestD25ClosedBatch: what was sold before a batch was closed can be neither
 // reversed nor voided by its terminal, also after a restart; keyd's own reversals,
-// other terminals and what is sold afterwards go on.
+// other terminals and what is sold afterwards go on. What was reversed at the
+// terminal already is told as an advice, and waits for two persons.
 func TestD25ClosedBatch(t *testing.T) {
 	h := newHouse(t, nil, nil)
 	p, other := h.pos(0), h.pos(2)
 	before, sold := p.sell(1000)
 	voided, _ := p.sell(1002)
+	told, done := p.sell(1010)
+	parted, rest := p.sell(1012)
 	foreign, taken := other.sell(1004)
 	h.close("T0000001")
 	after, answered := p.sell(1006)
 	wantCode(t, p.undo(iso8583.ReversalRequest, before, sold, nil), "22")
-	wantCode(t, p.undo(iso8583.ReversalAdvice, before, sold, nil), "00")
+	wantCode(t, p.undo(iso8583.ReversalAdvice, told, done, nil), "00")
+	left, err := iso8583.ReplacementText(400)
+	must(t, err)
+	wantCode(t, p.undo(iso8583.ReversalAdvice, parted, rest, func(b *iso8583.Builder) { b.Set(95, left) }), "00")
 	wantCode(t, p.ask(p.Void(voided, nil)), "22")
 	wantCode(t, p.undo(iso8583.ReversalRequest, after, answered, nil), "00")
 	wantCode(t, other.undo(iso8583.ReversalRequest, foreign, taken, nil), "00")
 	h.reopen()
 	p.link = h.dial("terminal")
 	wantCode(t, p.undo(iso8583.ReversalRequest, before, sold, nil), "22")
-	h.untouched(before)
-	if got := h.find(before).State; got != isoswitch.Approved {
-		t.Errorf("the sale is %s", got)
+	for _, sale := range []*sim.Sent{before, parted} {
+		h.untouched(sale)
+		if got := h.find(sale).State; got != isoswitch.Approved {
+			t.Errorf("the sale is %s", got)
+		}
 	}
-	if got := h.records(func(r record) bool { return r.Reason == "batch_closed" && r.ISO.Rule == "D-25" }); len(got) != 4 {
-		t.Errorf("%d records of D-25, want 4: %+v", len(got), got)
+	if got := h.records(func(r record) bool { return r.Reason == "batch_closed" && r.ISO.Rule == "D-25" }); len(got) != 5 {
+		t.Errorf("%d records of D-25, want 5: %+v", len(got), got)
 	}
+	if got := h.records(func(r record) bool { return r.Action == "reversal.hold" && r.ISO.Rule == "D-25" }); len(got) != 1 {
+		t.Errorf("%d records of a held reversal, want 1: %+v", len(got), got)
+	}
+	h.untouched(told)
+	h.wantStates(t, told, isoswitch.ReversalHeld, "approved")
+	wantCode(t, p.undo(iso8583.ReversalAdvice, told, done, nil), "00") // D-07
+	_, err = h.desk().Order(t.Context(), h.nameOf(told), custody.ReversalOrder{Act: custody.ReleaseReversal})
+	must(t, err)
+	h.settled(t, told)
 
 	other.link = h.dial("terminal")
 	last, done := other.sell(1008)
 	h.close("")
 	other.link = h.dial("terminal")
 	wantCode(t, other.undo(iso8583.ReversalRequest, last, done, nil), "22")
+}
+
+// TestD34LateAdvice: an advice of what is too old, or dated ahead, waits for two
+// persons too; what they reject has no effect, also where the advice comes again.
+func TestD34LateAdvice(t *testing.T) {
+	h := newHouse(t, sim.DefaultRules(), nil)
+	p := h.pos(0)
+	ahead := func(b *iso8583.Builder) { b.Set(7, time.Now().UTC().Add(20*time.Minute).Format("0102150405")) }
+	sale, answer := p.sell(1000)
+	wantCode(t, p.undo(iso8583.ReversalRequest, sale, answer, ahead), "22")
+	h.wantStates(t, sale, isoswitch.Approved, "approved")
+	wantCode(t, p.undo(iso8583.ReversalAdvice, sale, answer, ahead), "00")
+	h.quiet()
+	h.wantStates(t, sale, isoswitch.ReversalHeld, "approved")
+	_, err := h.desk().Order(t.Context(), h.nameOf(sale), custody.ReversalOrder{Act: custody.RejectReversal})
+	must(t, err)
+	wantCode(t, p.undo(iso8583.ReversalAdvice, sale, answer, nil), "00") // D-07
+	h.quiet()
+	h.wantStates(t, sale, isoswitch.Approved, "approved")
+	h.untouched(sale)
 }
 
 // TestSignInInterval: a terminal may not ask for new keys again and again. One

@@ -98,10 +98,24 @@ func (p policy) rule(row string, q question, f facts) verdict {
 	if row == "D-10" && !q.full {
 		v.code = codeNoOriginal
 	}
+	if p.needsCase(row, q, f) {
+		v.effect = holdReversal
+	}
 	if f.tooMany && v.effect.accepts() {
 		v.alert = audit.AlertFraud // D-35, observed
 	}
 	return v
+}
+
+// needsCase reports whether an advice of what came too late is for two persons to
+// decide on: the terminal is told 00 and will not come again, and what it undid
+// stands with the host. A part cannot be held.
+func (p policy) needsCase(row string, q question, f facts) bool {
+	if !q.advice || !q.full || row != "D-25" && row != "D-34" || f.original.State != Approved {
+		return false
+	}
+	was := p.state(q, f)
+	return was == "" || was == "D-25"
 }
 
 // identity is stage 7: which original, and was this reversal seen before.

@@ -136,7 +136,6 @@ func TestDecisionTable(t *testing.T) {
 		{"D-23 voided", "D-23", "22", "22", noEffect, func(s *situation) { s.original.State = Voided }},
 		{"D-23 refunded", "D-23", "22", "22", noEffect, func(s *situation) { s.original.Refunded = true }},
 		{"D-24 completed", "D-24", "22", "22", noEffect, func(s *situation) { s.original.State = Completed }},
-		{"D-25 batch closed", "D-25", "22", "00", noEffect, func(s *situation) { s.original.BatchClosed = true }},
 		{"D-18 in flight, batch closed", "D-18", "", "00", reverseLater, func(s *situation) {
 			s.original.State, s.original.BatchClosed = Forwarded, true
 		}},
@@ -182,8 +181,6 @@ func TestDecisionTable(t *testing.T) {
 			s.question.full, s.rest, s.partials = false, 400, []string{"20"}
 		}},
 		{"D-21 reversal of a completion", "D-21", "00", "00", reverseWhole, func(s *situation) { s.original.RefersTo = OID{7} }},
-		{"D-34 too old", "D-34", "22", "00", noEffect, func(s *situation) { s.original.Received = noon.Add(-25 * time.Hour) }},
-		{"D-34 dated in the future", "D-34", "22", "00", noEffect, func(s *situation) { s.sent = noon.Add(11 * time.Minute) }},
 		{"D-35 refuse", "D-35", "58", "58", noEffect, func(s *situation) { s.tooMany, s.over = true, Refuse }},
 		{"D-35 hold", "D-35", "00", "00", holdReversal, func(s *situation) { s.tooMany, s.over = true, Hold }},
 		{"D-35 hold, a void", "D-35", "00", "00", holdReversal, func(s *situation) {
@@ -216,6 +213,52 @@ func TestDecisionTable(t *testing.T) {
 				}
 				if observed := s.tooMany && s.over == ""; observed && v.alert != audit.AlertFraud {
 					t.Error("D-35: the rate raised no alert")
+				}
+			})
+		}
+	}
+}
+
+// TestDecideLate: what came too late to be reversed is refused to who asks for it,
+// and a case for two persons where it was done already (D-25, D-34).
+func TestDecideLate(t *testing.T) {
+	closed := func(s *situation) { s.original.BatchClosed = true }
+	old := func(s *situation) { s.original.Received = noon.Add(-25 * time.Hour) }
+	ahead := func(s *situation) { s.sent = noon.Add(11 * time.Minute) }
+	for _, c := range []struct {
+		name, row string
+		late      func(*situation)
+		advice    effect
+		change    func(*situation)
+	}{
+		{"D-25 batch closed", "D-25", closed, holdReversal, func(*situation) {}},
+		{"D-25 a void", "D-25", closed, holdReversal, func(s *situation) {
+			s.processing, s.original.Processing, s.original.RefersTo = "200000", "200000", OID{7}
+		}},
+		{"D-25 a part", "D-25", closed, noEffect, func(s *situation) { s.question.full, s.rest = false, 400 }},
+		{"D-25 reversed", "D-25", closed, noEffect, func(s *situation) { s.original.State = Reversed }},
+		{"D-34 too old", "D-34", old, holdReversal, func(*situation) {}},
+		{"D-34 too old, batch closed", "D-34", old, holdReversal, closed},
+		{"D-34 dated in the future", "D-34", ahead, holdReversal, func(*situation) {}},
+		{"D-34 a part", "D-34", old, noEffect, func(s *situation) { s.question.full, s.rest = false, 400 }},
+		{"D-34 after a part", "D-34", old, noEffect, func(s *situation) { s.original.ReversedAmount = 400 }},
+		{"D-34 declined", "D-34", old, noEffect, func(s *situation) { s.original.State = Declined }},
+		{"D-34 voided", "D-34", old, noEffect, func(s *situation) { s.original.State = Voided }},
+		{"D-34 refunded", "D-34", old, noEffect, func(s *situation) { s.original.Refunded = true }},
+		{"D-34 in flight", "D-34", ahead, noEffect, func(s *situation) { s.original.State = Forwarded }},
+		{"D-34 a void is under way", "D-34", old, noEffect, func(s *situation) {
+			s.live = &Txn{MTI: "0200", Processing: "200000", RefersTo: OID{1}, State: Forwarded}
+		}},
+	} {
+		for advice, want := range map[bool]effect{false: noEffect, true: c.advice} {
+			t.Run(fmt.Sprintf("%s, advice %v", c.name, advice), func(t *testing.T) {
+				s := goodSituation()
+				s.advice = advice
+				c.late(s)
+				c.change(s)
+				v := s.decide()
+				if code := map[bool]string{false: "22", true: "00"}[advice]; v.rule != c.row || v.code != code || v.effect != want || v.reason == 0 {
+					t.Errorf("decided %s, code %q, effect %d, reason %d; want %s, %q, %d with a reason", v.rule, v.code, v.effect, v.reason, c.row, code, want)
 				}
 			})
 		}

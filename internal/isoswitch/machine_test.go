@@ -223,6 +223,29 @@ func (m *machine) close() {
 	_, _ = desk.CloseBatch(context.Background(), custody.BatchClosing{Before: m.now.Add(time.Second)})
 }
 
+// operate decides on what is held: releases it or rejects it (D-25, D-34, D-35).
+func (m *machine) operate(act custody.ReversalAct) {
+	for rid, r := range m.journal.held.revs {
+		if r.State != Held {
+			continue
+		}
+		err := m.journal.Update(context.Background(), func(tx Tx) error {
+			rev, err := tx.Reversal(rid)
+			if err != nil {
+				return err
+			}
+			t, err := tx.Txn(rev.OID)
+			if err != nil {
+				return err
+			}
+			return obey(tx, rev, t, custody.ReversalOrder{Act: act}, m.now)
+		})
+		if err == nil && act == custody.ReleaseReversal {
+			m.granted++
+		}
+	}
+}
+
 func (m *machine) fullRecord() *Reversal {
 	for _, r := range m.journal.held.revs {
 		if r.Full {
@@ -309,7 +332,7 @@ func (m *machine) check(t *rapid.T) {
 				t.Fatalf("I-4: state %s without a reversal", x.State)
 			}
 		case Approved:
-			if has {
+			if has && rev.State != Closed { // rejected
 				t.Fatalf("I-4: approved, with a full reversal that is %s", rev.State)
 			}
 		case LocalVoid, Tombstone:
@@ -327,6 +350,7 @@ func (m *machine) check(t *rapid.T) {
 func (m *machine) finish(t *rapid.T) {
 	m.settle(result{kind: unknownResult, cause: ByTimeout, code: "68"})
 	m.settle(result{kind: unknownResult, cause: ByTimeout, code: "68"})
+	m.operate(custody.ReleaseReversal)
 	for range 20 {
 		m.forward("00", true)
 	}
@@ -379,6 +403,9 @@ func TestMachine(t *testing.T) {
 			},
 			"forward": func(t *rapid.T) {
 				m.forward("00", rapid.Bool().Draw(t, "answered"))
+			},
+			"operate": func(t *rapid.T) {
+				m.operate(rapid.SampledFrom([]custody.ReversalAct{custody.ReleaseReversal, custody.RejectReversal}).Draw(t, "act"))
 			},
 			"commit fails": func(*rapid.T) { m.journal.failNext = errors.New("disk full") },
 			"":             m.check,

@@ -48,7 +48,7 @@ const (
 	voidLocally          // it never left (D-20)
 	reverseWhole         // D-21, D-29
 	reversePart          // D-26
-	holdReversal         // until two persons release it (D-35)
+	holdReversal         // until two persons release it (D-25, D-34, D-35)
 )
 
 // accepts reports whether the effect is that of an accepted reversal.
