@@ -50,6 +50,19 @@ func TestLinearMACForgery(t *testing.T) {
 		u.order(custody.RejectReversal)
 		u.wantStates(71000, "approved")
 	})
+	t.Run("A-08 D-25 held, as an advice of a closed batch", func(t *testing.T) {
+		u.t = t
+		u.wants(u.buy("000704", 73000), "00")
+		u.h.close("")
+		u.wants(u.undo(iso8583.ReversalAdvice, "000704", 73000).Set(55, chipTags), "00")
+		u.wantStates(73000, "approved")
+		if n := len(u.h.records(func(r record) bool {
+			return r.Action == "reversal.hold" && r.Reason == "mac_policy" && r.ISO.MTI == "0420" && r.ISO.Alert == "security"
+		})); n != 1 {
+			t.Errorf("%d records of it, want 1", n)
+		}
+		u.order(custody.RejectReversal)
+	})
 	u.wants(u.buy("000703", 72000), "00")
 	t.Run("A-08 refused", func(t *testing.T) {
 		u.t = t

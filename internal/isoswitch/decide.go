@@ -78,6 +78,10 @@ func (p policy) decide(q question, f facts) verdict {
 
 // rule is the row's ruling with what only this question can say.
 func (p policy) rule(row string, q question, f facts) verdict {
+	late := p.needsCase(row, q, f)
+	if late && f.loose { // whose advice it is comes first
+		row = "D-35"
+	}
 	v := ruling(row, q.advice)
 	switch {
 	case row == "D-07":
@@ -98,7 +102,7 @@ func (p policy) rule(row string, q question, f facts) verdict {
 	if row == "D-10" && !q.full {
 		v.code = codeNoOriginal
 	}
-	if p.needsCase(row, q, f) {
+	if late {
 		v.effect = holdReversal
 	}
 	if f.tooMany && v.effect.accepts() {

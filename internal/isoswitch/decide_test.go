@@ -240,6 +240,7 @@ func TestDecideLate(t *testing.T) {
 		{"D-34 too old", "D-34", old, holdReversal, func(*situation) {}},
 		{"D-34 too old, batch closed", "D-34", old, holdReversal, closed},
 		{"D-34 dated in the future", "D-34", ahead, holdReversal, func(*situation) {}},
+		{"D-25 above a rate", "D-25", closed, holdReversal, func(s *situation) { s.tooMany, s.over = true, Refuse }},
 		{"D-34 a part", "D-34", old, noEffect, func(s *situation) { s.question.full, s.rest = false, 400 }},
 		{"D-34 after a part", "D-34", old, noEffect, func(s *situation) { s.original.ReversedAmount = 400 }},
 		{"D-34 declined", "D-34", old, noEffect, func(s *situation) { s.original.State = Declined }},
@@ -259,6 +260,9 @@ func TestDecideLate(t *testing.T) {
 				v := s.decide()
 				if code := map[bool]string{false: "22", true: "00"}[advice]; v.rule != c.row || v.code != code || v.effect != want || v.reason == 0 {
 					t.Errorf("decided %s, code %q, effect %d, reason %d; want %s, %q, %d with a reason", v.rule, v.code, v.effect, v.reason, c.row, code, want)
+				}
+				if held := want == holdReversal && s.tooMany; (v.alert == audit.AlertFraud) != held {
+					t.Errorf("alert %v; D-35: above a rate it is told", v.alert)
 				}
 			})
 		}

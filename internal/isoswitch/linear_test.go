@@ -27,6 +27,17 @@ func TestLooseReversals(t *testing.T) {
 		{"a void", "D-35", "00", holdReversal, func(s *situation) {
 			s.processing, s.original.Processing, s.original.RefersTo = "200000", "200000", OID{7}
 		}},
+		{"late, a request", "D-25", "22", noEffect, func(s *situation) { s.original.BatchClosed = true }},
+		{"late, an advice", "D-35", "00", holdReversal, func(s *situation) { s.original.BatchClosed, s.advice = true, true }},
+		{"late, an advice, refused", "D-35", "58", noEffect, func(s *situation) {
+			s.original.BatchClosed, s.advice, s.unbind = true, true, Refuse
+		}},
+		{"late, an advice above a rate that refuses", "D-35", "58", noEffect, func(s *situation) {
+			s.original.BatchClosed, s.advice, s.tooMany, s.over = true, true, true, Refuse
+		}},
+		{"late, an advice of a part", "D-25", "00", noEffect, func(s *situation) {
+			s.original.BatchClosed, s.advice, s.question.full, s.rest = true, true, false, 400
+		}},
 		{"declined", "D-16", "12", noEffect, func(s *situation) { s.original.State = Declined }},
 		{"another amount", "D-14", "64", noEffect, func(s *situation) { s.amount++ }},
 	} {
