@@ -15,9 +15,9 @@ const (
 )
 
 // known are the terminals that were read a moment ago and compared with the
-// register. Every message asks for one, and most ask for the same again: to read
-// it anew took more than to verify the message. They are forgotten after a while
-// and with each change of the register. It is safe for concurrent use.
+// register: every message asks for one, and most ask for the same again. They are
+// forgotten after a while and with each change of the register. It is safe for
+// concurrent use.
 type known struct {
 	mu    sync.Mutex
 	tree  *tree

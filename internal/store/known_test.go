@@ -21,18 +21,20 @@ type clocked struct {
 func openClocked(t *testing.T) *clocked {
 	t.Helper()
 	c := &clocked{attacked: &attacked{t: t, path: filepath.Join(t.TempDir(), "keyd.db")}}
-	cfg, err := config(c.path, Serve)
-	c.did(err)
-	cfg.Clock = func() time.Time { return day().Add(time.Duration(c.passed.Load())) }
-	cfg.Suspicion = func(s Suspicion) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.told = append(c.told, s)
-	}
-	c.db, err = Open(t.Context(), cfg)
-	c.did(err)
-	t.Cleanup(c.stop)
+	c.clock = func() time.Time { return day().Add(time.Duration(c.passed.Load())) }
+	c.start()
 	return c
+}
+
+// openBehind opens one in whose file a terminal that keyd knows to be barred was
+// let in again.
+func openBehind(t *testing.T) (*clocked, isoswitch.Terminal) {
+	t.Helper()
+	c, barred := openClocked(t), aTerminal(2)
+	c.did(c.db.AddTerminal(t.Context(), barred))
+	c.is(barred)
+	c.sql("UPDATE terminal SET disabled = 0")
+	return c, barred
 }
 
 // later is a moment later.
@@ -70,11 +72,7 @@ func TestKnownTerminalChanged(t *testing.T) {
 // a terminal that somebody changes in the file while it is known has no other
 // rights by that, and after a second at most it is refused and told.
 func TestKnownTerminalAttacked(t *testing.T) {
-	c := openClocked(t)
-	barred := aTerminal(2)
-	c.did(c.db.AddTerminal(t.Context(), barred))
-	c.is(barred)
-	c.sql("UPDATE terminal SET disabled = 0")
+	c, barred := openBehind(t)
 	c.later(knownFor - 1)
 	c.is(barred)
 	c.later(1)
@@ -92,11 +90,7 @@ func TestKnownTerminalAttacked(t *testing.T) {
 
 // Looking again and again does not keep what is known young.
 func TestKnownTerminalGrowsOld(t *testing.T) {
-	c := openClocked(t)
-	barred := aTerminal(2)
-	c.did(c.db.AddTerminal(t.Context(), barred))
-	c.is(barred)
-	c.sql("UPDATE terminal SET disabled = 0")
+	c, barred := openBehind(t)
 	for range 9 {
 		c.later(knownFor / 10)
 		c.is(barred)

@@ -19,9 +19,10 @@ import (
 // attacked is a database with three keys, two aliases and two terminals, whose
 // register tells the test what it suspects.
 type attacked struct {
-	t    *testing.T
-	path string
-	db   *DB // nil while stopped
+	t     *testing.T
+	path  string
+	clock func() time.Time // nil: it stands at day
+	db    *DB              // nil while stopped
 
 	mu   sync.Mutex
 	told []Suspicion
@@ -54,6 +55,9 @@ func (a *attacked) did(err error) {
 func (a *attacked) open() (*DB, error) {
 	cfg, err := config(a.path, Serve)
 	a.did(err)
+	if a.clock != nil {
+		cfg.Clock = a.clock
+	}
 	cfg.Suspicion = func(s Suspicion) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
