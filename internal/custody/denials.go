@@ -50,6 +50,7 @@ type shared struct {
 	count audit.Count
 	by    map[audit.Reason]int64
 	done  chan struct{} // closed when it is durable, or cannot be
+	ended time.Time     // when done was closed
 	err   error
 }
 
@@ -137,7 +138,7 @@ func (d *denials) share(one *denied, r audit.Record, now time.Time) *share {
 func (s *share) wait() error {
 	<-s.of.done
 	if s.of.err == nil {
-		time.Sleep(s.after)
+		time.Sleep(time.Until(s.of.ended.Add(s.after)))
 	}
 	return s.of.err
 }
@@ -160,5 +161,6 @@ func (d *denials) end(one *denied, s *shared, r audit.Record) {
 		Src:     r.Src,
 		Count:   &s.count,
 	})
+	s.ended = time.Now()
 	close(s.done)
 }

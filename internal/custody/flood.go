@@ -68,15 +68,20 @@ func (a *Act) ShareRefusal(q Refusal) (r Receipt, shared bool, err error) {
 	return r, true, err
 }
 
-// ShareRefusal is [Act.ShareRefusal] for a message that no act was begun for.
-func (c *Custody) ShareRefusal(caller Caller, q Refusal) (r Receipt, shared bool, err error) {
+// Shared is a refusal that is counted in a record with others.
+type Shared struct{ of *share }
+
+// JoinRefusal is [Act.ShareRefusal] for a message that no act was begun for, and
+// for who has something to do before the record is durable. It returns false, and
+// has done nothing, while the client is below the rate.
+func (c *Custody) JoinRefusal(caller Caller, q Refusal) (Shared, bool) {
 	window := c.flood.join((&Act{c: c, caller: caller}).record(q), q.rate())
-	if window == nil {
-		return Receipt{}, false, nil
-	}
-	r, err = window.await(q)
-	return r, true, err
+	return Shared{window}, window != nil
 }
+
+// Receipt returns when the record is durable, or cannot be, and it is the
+// refusal's turn to be answered. It returns [ErrUnavailable] for one that cannot.
+func (s Shared) Receipt() (Receipt, error) { return s.of.receipt() }
 
 // RecordRefusal is [Custody.Record] of a refusal of which anybody can cause any
 // number: above the rate one record stands for many of the caller's name, with
@@ -112,6 +117,10 @@ func (s *share) await(q Refusal) (Receipt, error) {
 	if q.Wait != nil {
 		q.Wait()
 	}
+	return s.receipt()
+}
+
+func (s *share) receipt() (Receipt, error) {
 	if err := s.wait(); err != nil {
 		return Receipt{}, fmt.Errorf("%w: writing the audit log: %w", ErrUnavailable, err)
 	}

@@ -17,9 +17,17 @@ var errCrowded = errors.New("isoswitch: too many requests of one terminal")
 // handle works on one message of a terminal. fault is why it could not be read
 // whole, or nil.
 func (s *Switch) handle(ctx context.Context, r *request, fault error) {
-	if fault == nil && s.shed(r) {
-		return
+	if fault == nil {
+		if one, is := s.shed(r); is {
+			s.answerShed(r.peer, one)
+			return
+		}
 	}
+	s.handleWhole(ctx, r, fault)
+}
+
+// handleWhole is handle for a message that is not shed.
+func (s *Switch) handleWhole(ctx context.Context, r *request, fault error) {
 	act, err := s.custody.BeginTransaction(ctx, r.peer.caller, r.corr)
 	if err != nil {
 		s.answerUnrecorded(r, err)

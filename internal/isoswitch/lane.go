@@ -54,6 +54,19 @@ func (t *turn) wait() {
 	}
 }
 
+// come reports whether it is this request's turn already.
+func (t *turn) come() bool {
+	if t.prior == nil {
+		return true
+	}
+	select {
+	case <-t.prior:
+		return true
+	default:
+		return false
+	}
+}
+
 // end lets the next request of the lane begin. The request may go on with what
 // needs no order: waiting for upstream, answering.
 func (t *turn) end() { t.once.Do(func() { close(t.over) }) }

@@ -44,6 +44,7 @@ type peer struct {
 	scope   *custody.Scope // terminals that may come by this link now; of the reader alone
 
 	wire wire
+	pen  pen
 }
 
 // shake does the handshake of a connection: TLS with a client certificate. It
@@ -113,6 +114,7 @@ func (s *Switch) welcome(ctx context.Context, at *Listener, conn *tls.Conn, id s
 		lockout: s.locks.open(newLockout(s.lockoutRules, s.now)),
 		slots:   make(chan struct{}, s.rules().Limits.Outstanding),
 	}
+	p.pen = pen{release: p.release, begin: func(keep func()) { s.crew.do(s.life, keep) }}
 	p.wire.conn = func() net.Conn { return p.conn }
 	p.wire.patience = func() time.Duration { return s.rules().Timers.Write }
 	return p
@@ -213,11 +215,11 @@ func (p *peer) still() (why audit.Reason, err error) {
 var errExpired = errors.New("isoswitch: the certificate has expired")
 
 // take starts the work on a frame: in its TID's lane, and beside all others.
-func (p *peer) take(ctx context.Context, frame []byte) {
+func (p *peer) take(ctx context.Context, raw []byte) {
 	p.count++
 	r := &request{
 		peer: p,
-		raw:  hashOf(frame),
+		raw:  hashOf(raw),
 		at:   p.s.now().UTC(),
 		corr: fmt.Sprintf("%s.%d", p.id, p.count),
 
@@ -225,7 +227,7 @@ func (p *peer) take(ctx context.Context, frame []byte) {
 		speech: speech{p.at.Profile},
 		scope:  p.scope,
 	}
-	msg, err := r.speech.Dialect.Parse(frame, iso8583.SideTerminal)
+	msg, err := r.speech.Dialect.Parse(raw, iso8583.SideTerminal)
 	if r.msg = msg; err != nil {
 		r.msg = partial(err)
 	}
@@ -236,39 +238,81 @@ func (p *peer) take(ctx context.Context, frame []byte) {
 	turn, ok := p.lanes.take(tid)
 	p.slots <- struct{}{}
 	p.work.Add(1)
+	if !ok {
+		p.begin(func() { p.s.handle(ctx, r, errCrowded) })
+		return
+	}
+	r.turn = turn
+	f := frame{r, err}
+	if slow := p.slow(); slow > 0 {
+		p.pen.take(ctx, f, slow)
+		return
+	}
+	p.begin(func() { f.work(ctx) })
+}
+
+// begin has work done that has a slot.
+func (p *peer) begin(work func()) {
 	p.s.crew.do(p.s.life, func() {
-		defer p.work.Done()
-		defer func() { <-p.slots }()
-		if !ok {
-			p.s.handle(ctx, r, errCrowded)
-			return
-		}
-		r.turn = turn
-		defer turn.done()
-		if slow := p.slow(); slow > 0 {
-			sleep(ctx, slow)
-		}
-		turn.wait()
-		p.s.handle(ctx, r, err)
+		defer p.leave()
+		work()
 	})
+}
+
+// leave gives a slot back.
+func (p *peer) leave() {
+	<-p.slots
+	p.work.Done()
+}
+
+// frame is a message with a slot and a place in the lane of its TID.
+type frame struct {
+	r     *request
+	fault error // why it could not be read whole
+}
+
+// work works on it when it is its turn.
+func (f frame) work(ctx context.Context) {
+	defer f.r.turn.done()
+	f.r.turn.wait()
+	f.r.peer.s.handle(ctx, f.r, f.fault)
+}
+
+// workWhole is work for one whose turn it is, and that was not shed.
+func (f frame) workWhole(ctx context.Context) {
+	defer f.r.turn.done()
+	f.r.peer.s.handleWhole(ctx, f.r, f.fault)
 }
 
 // send writes a sealed answer to the connection that the request came by. The
 // receipt proves that what the answer tells of is recorded.
 func (p *peer) send(receipt custody.Receipt, msg []byte) error {
-	if !receipt.Valid() {
-		return errors.New("isoswitch: no receipt for the answer")
+	frame, err := p.framed(nil, receipt, msg)
+	if err != nil {
+		return err
 	}
-	return p.write(msg)
+	return p.put(frame)
 }
 
-// write is for send, and for the one answer that needs no receipt.
+// framed appends the frame of an answer, for which there must be a receipt.
+func (p *peer) framed(frames []byte, receipt custody.Receipt, msg []byte) ([]byte, error) {
+	if !receipt.Valid() {
+		return frames, errors.New("isoswitch: no receipt for the answer")
+	}
+	return iso8583.AppendFrame(frames, msg)
+}
+
+// write is for the one answer that needs no receipt.
 func (p *peer) write(msg []byte) error {
 	frame, err := iso8583.AppendFrame(make([]byte, 0, len(msg)+2), msg)
 	if err != nil {
 		return fmt.Errorf("framing the answer: %w", err)
 	}
-	if err := p.wire.send(frame, func() bool { return true }); err != nil {
+	return p.put(frame)
+}
+
+func (p *peer) put(frames []byte) error {
+	if err := p.wire.send(frames, func() bool { return true }); err != nil {
 		return fmt.Errorf("sending the answer: %w", err)
 	}
 	return nil

@@ -51,20 +51,53 @@ func (s *Switch) commit(ctx context.Context, r *request, v verdict) (custody.Rec
 	return receipt, err
 }
 
+// shed is a refusal that a shared record tells of, and that waits for it.
+type shed struct {
+	r      *request
+	v      verdict
+	shared custody.Shared
+}
+
 // shed refuses a message of a TID that is locked on its connection, while its
 // client is refused too much, at the cost of nothing but the answer. It returns
 // false for all else.
-func (s *Switch) shed(r *request) bool {
+func (s *Switch) shed(r *request) (shed, bool) {
 	mti := r.msg.MTI()
 	if mti.IsResponse() || mti == iso8583.NetworkRequest || !r.peer.lockout.locked(r.msg.Text(41)) {
-		return false
+		return shed{}, false
 	}
 	v := r.speech.spoken(*lockedOut(), r.advice())
-	receipt, shared, err := s.custody.ShareRefusal(r.peer.caller, r.shareable(v))
-	if shared && mti.Class() == '4' {
+	shared, is := s.custody.JoinRefusal(r.peer.caller, r.shareable(v))
+	if !is {
+		return shed{}, false
+	}
+	r.turn.end() // the next of its lane need not wait for the record
+	if mti.Class() == '4' {
 		r.refusedReversal()
 	}
-	return shared && s.answerShared(r, v, receipt, err)
+	return shed{r, v, shared}, true
+}
+
+// answerShed answers messages of one connection in one write, when the records
+// that tell of them are durable.
+func (s *Switch) answerShed(p *peer, all ...shed) {
+	var frames []byte
+	for _, one := range all {
+		receipt, err := one.shared.Receipt()
+		msg := s.sharedAnswer(one.r, one.v, err)
+		if msg == nil {
+			continue
+		}
+		if frames, err = p.framed(frames, receipt, msg); err != nil {
+			s.log.Error("a refusal cannot be sent", "corr", one.r.corr, "error", err)
+		}
+	}
+	if len(frames) == 0 {
+		return
+	}
+	if err := p.put(frames); err != nil {
+		s.log.Debug("refusals were not delivered", "conn", p.id, "n", len(all), "error", err)
+	}
 }
 
 // share is shed for a refusal whose answer has no MAC: it is described in no
@@ -74,14 +107,23 @@ func (s *Switch) share(r *request, v verdict) bool {
 		return false
 	}
 	receipt, shared, err := r.act.ShareRefusal(r.shareable(v))
-	return shared && s.answerShared(r, v, receipt, err)
+	if !shared {
+		return false
+	}
+	if msg := s.sharedAnswer(r, v, err); msg != nil {
+		if err := r.peer.send(receipt, msg); err != nil {
+			s.log.Debug("a refusal was not delivered", "corr", r.corr, "rule", v.rule, "error", err)
+		}
+	}
+	return true
 }
 
-// answerShared sends a refusal that a shared record tells of. It returns true.
-func (s *Switch) answerShared(r *request, v verdict, receipt custody.Receipt, err error) bool {
+// sharedAnswer ends a refusal that a shared record tells of, or could not tell of
+// for err. It returns the answer, or nil where there is none to send.
+func (s *Switch) sharedAnswer(r *request, v verdict, err error) []byte {
 	if err != nil {
 		s.answerUnrecorded(r, err)
-		return true
+		return nil
 	}
 	s.summarize(r, v)
 	e := Event{Name: "frame", Rule: v.rule}
@@ -92,19 +134,22 @@ func (s *Switch) answerShared(r *request, v verdict, receipt custody.Receipt, er
 		}
 	}
 	s.observe(e)
-	switch {
-	case r.msg == nil || !r.msg.Answerable():
-	case !r.speech.Codes.BareRefusals && r.msg.MTI().Class() != '8':
-		_ = r.peer.conn.Close()
-	default:
-		if err := s.sendBare(r, v, receipt); err != nil {
-			s.log.Debug("a refusal was not delivered", "corr", r.corr, "rule", v.rule, "error", err)
-		}
+	if r.msg == nil || !r.msg.Answerable() {
+		return nil
 	}
-	return true
+	if !r.speech.Codes.BareRefusals && r.msg.MTI().Class() != '8' {
+		_ = r.peer.conn.Close()
+		return nil
+	}
+	msg, err := s.bareAnswer(r, v)
+	if err != nil {
+		s.log.Error("a refusal cannot be answered", "corr", r.corr, "rule", v.rule, "error", err)
+		return nil
+	}
+	return msg
 }
 
-func (s *Switch) sendBare(r *request, v verdict, receipt custody.Receipt) error {
+func (s *Switch) bareAnswer(r *request, v verdict) ([]byte, error) {
 	b := r.msg.Answer(v.code)
 	if r.msg.MTI().Class() != '8' {
 		if !b.Has(37) {
@@ -114,9 +159,9 @@ func (s *Switch) sendBare(r *request, v verdict, receipt custody.Receipt) error 
 	}
 	msg, err := b.PackWithoutMAC()
 	if err != nil {
-		return fmt.Errorf("building the answer: %w", err)
+		return nil, fmt.Errorf("building the answer: %w", err)
 	}
-	return r.peer.send(receipt, msg)
+	return msg, nil
 }
 
 // lockedOut is the verdict on all messages of a locked TID but a sign-on.
