@@ -161,7 +161,7 @@ func (b *bench) tokenOp(ctx context.Context, t *hsm.Token, name string, block *k
 	}
 	defer loaded.Release()
 	f := load(name, 2, b.Duration/2, 0, func(int) (worker, error) {
-		return worker{op: func() error { return op(loaded.Key) }, end: func() {}}, nil
+		return worker{op: func() error { return op(loaded.Key) }, end: func() error { return nil }}, nil
 	})
 	b.add(f)
 	return f, nil
@@ -213,7 +213,7 @@ func (b *bench) sales() error {
 		if err != nil {
 			return worker{}, err
 		}
-		return worker{op: func() error { return oneSale(t, link) }, end: func() { _ = link.Close() }}, nil
+		return newSeller(t, link, saleStock(b.Duration, len(terminals)))
 	})
 	f.OfLayer, f.Layer = f.PerSecond/b.echoPS, "echo"
 	if b.tokenPS > 0 {
@@ -231,25 +231,6 @@ func (b *bench) sales() error {
 // halves, the zone PIN key, two zone MACs of two calls, the PAN's token, and the
 // card data of the journal.
 const saleCalls = 2 + 1 + 2*2 + 1 + 1
-
-func oneSale(t *sim.Terminal, link *sim.Link) error {
-	sent, err := t.Sale(demoAmountTDES, sim.Card{PAN: demoPANTDES, PIN: testPIN}, nil)
-	if err != nil {
-		return err
-	}
-	raw, err := link.Exchange(sent.Raw)
-	if err != nil {
-		return err
-	}
-	answer, err := t.Answer(sent, raw)
-	if err != nil {
-		return err
-	}
-	if code := answer.Text(39); code != "00" {
-		return fmt.Errorf("sale answered with %s (%s)", code, meaning(code))
-	}
-	return nil
-}
 
 func (b *bench) memory(idleMB, loadedMB float64) {
 	b.add(figure{Name: "daemon: resident memory idle, MB", PerSecond: idleMB})

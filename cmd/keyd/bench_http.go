@@ -31,7 +31,7 @@ func dialHTTP(ctx context.Context, host string, config *tls.Config) (*httpConn, 
 	return &httpConn{conn: conn, in: bufio.NewReaderSize(conn, 4096), host: host}, nil
 }
 
-func (c *httpConn) close() { _ = c.conn.Close() }
+func (c *httpConn) close() error { return c.conn.Close() }
 
 // requestOf is the whole request of a body.
 func requestOf(host, path string, body []byte) []byte {

@@ -124,7 +124,7 @@ func (b *journalBench) seller(t *trial) func(n int) (worker, error) {
 		if err != nil {
 			return worker{}, err
 		}
-		return worker{op: func() error { return oneSale(b.terminals[n], link) }, end: func() { _ = link.Close() }}, nil
+		return worker{op: func() error { return oneSale(b.terminals[n], link) }, end: link.Close}, nil
 	}
 }
 

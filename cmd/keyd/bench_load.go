@@ -26,10 +26,11 @@ type figure struct {
 	LoadCPU   float64 `json:"load_cpu_us,omitempty"`
 }
 
-// worker is one of the load's: op is its operation, end its end.
+// worker is one of the load's: op is its operation, end its end, which says what
+// was wrong with an operation where op does not look.
 type worker struct {
 	op  func() error
-	end func()
+	end func() error
 }
 
 // load runs workers for a time, after a warm-up of a tenth of it that does not
@@ -46,7 +47,9 @@ func load(name string, workers int, length time.Duration, server int, prepare fu
 			r := new(tally)
 			if err == nil {
 				err = w.run(when, r)
-				w.end()
+				if late := w.end(); err == nil {
+					err = late
+				}
 			}
 			if err != nil {
 				r.failed, r.why = 1, err
