@@ -264,6 +264,9 @@ func (b *bench) print() error {
 		if f.Layer != "" {
 			line += fmt.Sprintf("  %.2f of the %s", f.OfLayer, f.Layer)
 		}
+		if f.Stolen >= 0.005 {
+			line += fmt.Sprintf("; the host took %.0f %% of the processors", 100*f.Stolen)
+		}
 		b.say("%s", line)
 	}
 	b.say("")

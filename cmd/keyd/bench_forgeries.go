@@ -184,11 +184,7 @@ func (f *forgeryBench) sales(name string, length time.Duration) (figure, error) 
 	work.Wait()
 	took := time.Since(start)
 	r := all.figure(name, took)
-	if all.count > 0 {
-		spent := cpuNow(f.dev.PID)
-		r.ServerCPU = float64((spent.server - before.server).Microseconds()) / float64(all.count)
-		r.LoadCPU = float64((spent.own - before.own).Microseconds()) / float64(all.count)
-	}
+	r.spent(before, cpuNow(f.dev.PID), all.count)
 	return r, all.why
 }
 

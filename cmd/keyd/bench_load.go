@@ -24,6 +24,9 @@ type figure struct {
 	// the machine hardly change.
 	ServerCPU float64 `json:"server_cpu_us,omitempty"`
 	LoadCPU   float64 `json:"load_cpu_us,omitempty"`
+	// Stolen is the share of the processors that the host gave to others: where it
+	// is not near 0, a rate says as much about them.
+	Stolen float64 `json:"stolen,omitempty"`
 }
 
 // worker is one of the load's: op is its operation, end its end, which says what
@@ -72,11 +75,7 @@ func load(name string, workers int, length time.Duration, server int, prepare fu
 		all.add(<-results)
 	}
 	f := all.figure(name, time.Since(when.from))
-	if n := float64(all.count); n > 0 && server != 0 {
-		spent := cpuNow(server)
-		f.ServerCPU = float64((spent.server - before.server).Nanoseconds()) / 1000 / n
-		f.LoadCPU = float64((spent.own - before.own).Nanoseconds()) / 1000 / n
-	}
+	f.spent(before, cpuNow(server), all.count)
 	if all.why != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, all.why)
 	}
@@ -157,8 +156,9 @@ func (t *tally) figure(name string, over time.Duration) figure {
 	return figure{Name: name, PerSecond: float64(t.count) / over.Seconds(), P50: t.percentile(50), P99: t.percentile(99), Failed: t.failed}
 }
 
-// cpu is the processor time that two processes have used, of user and system.
-type cpu struct{ own, server time.Duration }
+// cpu is the processor time that two processes have used, of user and system, and
+// what the machine had and was not given, since it was started.
+type cpu struct{ own, server, machine, stolen time.Duration }
 
 func cpuNow(server int) cpu {
 	var own syscall.Rusage
@@ -167,7 +167,42 @@ func cpuNow(server int) cpu {
 	if server != 0 {
 		c.server = processCPU(server)
 	}
+	if raw, err := os.ReadFile("/proc/stat"); err == nil {
+		c.machine, c.stolen = machineTime(raw)
+	}
 	return c
+}
+
+// machineTime is the time of all processors and what of it the host gave to
+// others, from the first line of /proc/stat; 0 where it is not there. proc(5).
+func machineTime(stat []byte) (all, stolen time.Duration) {
+	line, _, _ := bytes.Cut(stat, []byte("\n"))
+	fields := strings.Fields(string(line))
+	if len(fields) < 9 || fields[0] != "cpu" {
+		return 0, 0
+	}
+	for i, field := range fields[1:9] { // the rest is in these
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, 0
+		}
+		all += time.Duration(n) * clockTick
+		if i == 7 {
+			stolen = time.Duration(n) * clockTick
+		}
+	}
+	return all, stolen
+}
+
+// spent fills in what so many operations took of the processors.
+func (f *figure) spent(from, to cpu, count uint64) {
+	if n := float64(count); n > 0 && to.server > 0 {
+		f.ServerCPU = float64((to.server - from.server).Nanoseconds()) / 1000 / n
+		f.LoadCPU = float64((to.own - from.own).Nanoseconds()) / 1000 / n
+	}
+	if all := to.machine - from.machine; all > 0 {
+		f.Stolen = float64(to.stolen-from.stolen) / float64(all)
+	}
 }
 
 // clockTick is the unit of times in /proc, the same on every Linux that Go runs on.
