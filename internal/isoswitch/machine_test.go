@@ -105,10 +105,20 @@ func (m *machine) sell() {
 		RRN: "000000000001", UpSTAN: "000001", UpSent: machineSent,
 	}
 	_ = m.journal.Update(context.Background(), func(tx Tx) error {
-		if v, err := m.s.admit(tx, r); v != nil || err != nil {
-			return err
-		}
 		earlier, err := tx.Newest(key, m.now.Add(-m.s.rules().Timers.LookBack))
+		isFresh, v, failed := m.s.judgeSerial(tx, r, earlier)
+		if v != nil || failed != nil {
+			return failed
+		}
+		if isFresh {
+			var record *Txn
+			if err != nil {
+				record = t
+			}
+			if err := m.s.spend(tx, r, record); err != nil {
+				return err
+			}
+		}
 		if err == nil {
 			if in := m.s.duplicate(earlier, t); in.joined != nil {
 				m.s.leaveQuietly(in.joined)

@@ -94,17 +94,25 @@ func (t *memoryTx) AcceptedUnder(d Device, counter uint32) (Hash, error) {
 	return h, nil
 }
 
-func (t *memoryTx) Accept(d Device, counter uint32, message Hash, _ time.Time) error {
+func (t *memoryTx) Accept(d Device, counter uint32, message Hash, at time.Time) error {
+	if err := t.Advance(d, counter, at); err != nil {
+		return err
+	}
+	if t.accepted[d] == nil {
+		t.accepted[d] = map[uint32]Hash{}
+	}
+	t.accepted[d][counter] = message
+	return nil
+}
+
+func (t *memoryTx) Advance(d Device, counter uint32, _ time.Time) error {
 	if t.readOnly {
 		return errReadOnly
 	}
 	if counter <= t.counters[d] {
 		return ErrExists
 	}
-	if t.accepted[d] == nil {
-		t.accepted[d] = map[uint32]Hash{}
-	}
-	t.counters[d], t.accepted[d][counter] = counter, message
+	t.counters[d] = counter
 	return nil
 }
 

@@ -37,13 +37,16 @@ type Tx interface {
 	// LastCounter returns the highest KSN counter accepted from the device, or
 	// 0 when none was. M-21.
 	LastCounter(device Device) (uint32, error)
-	// AcceptedUnder returns the SHA-256 of the message that was accepted under
+	// AcceptedUnder returns the SHA-256 of the message that Accept was given with
 	// this counter, or ErrNotFound. It remembers at least the look-back window.
 	AcceptedUnder(device Device, counter uint32) (Hash, error)
 	// Accept makes counter the last accepted one of the device and keeps the
 	// message's hash with it. It returns ErrExists unless counter is above the
 	// last one.
 	Accept(device Device, counter uint32, message Hash, at time.Time) error
+	// Advance is Accept for a message that the same transaction inserts as a
+	// Txn: its hash is there.
+	Advance(device Device, counter uint32, at time.Time) error
 
 	// Newest returns the record with this look-up key that was received last,
 	// at since or later, tombstones among them, or ErrNotFound.

@@ -209,36 +209,58 @@ func (s *Switch) sealAnswer(ctx context.Context, r *request, b *iso8583.Builder)
 // byte-equal repeat. A fresh counter becomes the last accepted one in the same
 // commit as the effect of the message (M-21). It returns the refusal, or nil.
 func (s *Switch) admit(tx Tx, r *request) (*verdict, error) {
+	isFresh, refused, err := s.judgeSerial(tx, r, nil)
+	if isFresh {
+		err = s.spend(tx, r, nil)
+	}
+	return refused, err
+}
+
+// judgeSerial is what admit finds, before anything is written. kept is the newest
+// record with the look-up key of a message that becomes one, or nil.
+func (s *Switch) judgeSerial(tx Tx, r *request, kept *Txn) (isFresh bool, refused *verdict, err error) {
 	if r.terminal.Scheme == MasterKey { // its messages have no counter
-		return nil, nil
+		return false, nil, nil
 	}
 	last, err := tx.LastCounter(r.serial.device)
 	if err != nil {
-		return nil, fmt.Errorf("reading the KSN counter: %w", err)
+		return false, nil, fmt.Errorf("reading the KSN counter: %w", err)
 	}
 	same := false
 	if r.serial.counter <= last {
 		before, err := tx.AcceptedUnder(r.serial.device, r.serial.counter)
 		if err != nil && !errors.Is(err, ErrNotFound) {
-			return nil, fmt.Errorf("reading what was accepted under the KSN: %w", err)
+			return false, nil, fmt.Errorf("reading what was accepted under the KSN: %w", err)
 		}
-		same = err == nil && before == r.raw
+		same = err == nil && before == r.raw || kept != nil && kept.Raw == r.raw
 	}
 	switch judgeCounter(last, r.serial.counter, r.rules.Limits.KSNStep, same) {
 	case fresh:
-		if err := tx.Accept(r.serial.device, r.serial.counter, r.raw, r.at); err != nil {
-			return nil, fmt.Errorf("advancing the KSN counter: %w", err)
-		}
-		return nil, nil
+		return true, nil, nil
 	case repeated:
 		r.again = true
-		return nil, nil
+		return false, nil, nil
 	case tooFar:
 		v := r.refusal("D-06")
 		v.reason = audit.ReasonKSNGap
-		return v, nil
+		return false, v, nil
 	}
-	return r.refusal("D-06"), nil
+	return false, r.refusal("D-06"), nil
+}
+
+// spend makes a fresh counter the last accepted one. What repeats of the message
+// are known by is its record t, where it has become one.
+func (s *Switch) spend(tx Tx, r *request, t *Txn) error {
+	var err error
+	if t != nil {
+		err = tx.Advance(r.serial.device, r.serial.counter, r.at)
+	} else {
+		err = tx.Accept(r.serial.device, r.serial.counter, r.raw, r.at)
+	}
+	if err != nil {
+		return fmt.Errorf("advancing the KSN counter: %w", err)
+	}
+	return nil
 }
 
 // card describes the PAN for records and the journal. Where that cannot be done

@@ -141,13 +141,25 @@ func (t *tx) AcceptedUnder(device isoswitch.Device, counter uint32) (isoswitch.H
 
 // Accept implements [isoswitch.Tx].
 func (t *tx) Accept(device isoswitch.Device, counter uint32, message isoswitch.Hash, at time.Time) error {
-	if err := t.accept(device, counter, message, at); err != nil {
+	err := t.advance(device, counter, at)
+	if err == nil {
+		err = exists(t.s.insertSealed(acceptedTable, []any{string(device), int64(counter), message[:], nanos(at)}))
+	}
+	if err != nil {
 		return fmt.Errorf("store: accept counter %d of device %s: %w", counter, device, err)
 	}
 	return nil
 }
 
-func (t *tx) accept(device isoswitch.Device, counter uint32, message isoswitch.Hash, at time.Time) error {
+// Advance implements [isoswitch.Tx].
+func (t *tx) Advance(device isoswitch.Device, counter uint32, at time.Time) error {
+	if err := t.advance(device, counter, at); err != nil {
+		return fmt.Errorf("store: advance to counter %d of device %s: %w", counter, device, err)
+	}
+	return nil
+}
+
+func (t *tx) advance(device isoswitch.Device, counter uint32, at time.Time) error {
 	s, err := t.write()
 	if err != nil {
 		return err
@@ -166,9 +178,6 @@ func (t *tx) accept(device isoswitch.Device, counter uint32, message isoswitch.H
 		err = exists(s.insertSealed(ksnTable, row))
 	} else if err = s.guard.seal(ksnTable, row); err == nil {
 		err = s.run(ksnTable.update(), row[1], row[2], s.guard.mac[:], row[0])
-	}
-	if err == nil {
-		err = exists(s.insertSealed(acceptedTable, []any{string(device), int64(counter), message[:], nanos(at)}))
 	}
 	if err == nil && counter%forgetEvery == 0 {
 		err = t.forget(device, at)

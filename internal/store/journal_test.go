@@ -403,6 +403,7 @@ func TestViewCannotWrite(t *testing.T) {
 	db := open(t)
 	for name, do := range map[string]func(isoswitch.Tx) error{
 		"Accept":         func(tx isoswitch.Tx) error { return tx.Accept("FFFF9876543210E00000", 1, hash(1), day()) },
+		"Advance":        func(tx isoswitch.Tx) error { return tx.Advance("FFFF9876543210E00000", 1, day()) },
 		"InsertTxn":      func(tx isoswitch.Tx) error { return tx.InsertTxn(aTxn(1)) },
 		"UpdateTxn":      func(tx isoswitch.Tx) error { return tx.UpdateTxn(aTxn(1)) },
 		"InsertReversal": func(tx isoswitch.Tx) error { return tx.InsertReversal(aReversal(1, hash(1))) },
@@ -497,8 +498,13 @@ func TestKSNOnlyRises(t *testing.T) {
 				d, c := device.Draw(rt, "device"), counter.Draw(rt, "counter")
 				message := isoswitch.Hash(hash(rapid.Byte().Draw(rt, "message")))
 				giveUp := rapid.IntRange(0, 4).Draw(rt, "give up") == 0
+				elsewhere := rapid.Bool().Draw(rt, "it is kept elsewhere")
 				err := db.Update(t.Context(), func(tx isoswitch.Tx) error {
-					err := tx.Accept(d, c, message, day())
+					accept := func() error { return tx.Accept(d, c, message, day()) }
+					if elsewhere {
+						accept = func() error { return tx.Advance(d, c, day()) }
+					}
+					err := accept()
 					if err == nil && giveUp {
 						err = errAny
 					}
@@ -510,7 +516,10 @@ func TestKSNOnlyRises(t *testing.T) {
 					!rises && !errors.Is(err, isoswitch.ErrExists):
 					rt.Fatalf("accept %d after %d: %v", c, last[d], err)
 				case rises && !giveUp:
-					last[d], messages[accepted{d, c}] = c, message
+					last[d] = c
+					if !elsewhere {
+						messages[accepted{d, c}] = message
+					}
 				}
 			},
 			"restart": func(rt *rapid.T) {

@@ -52,7 +52,7 @@ func acceptSale(ctx context.Context, db *DB, sale *isoswitch.Txn, counter uint32
 		if last, err := tx.LastCounter(from); err != nil || last >= counter {
 			return fmt.Errorf("counter %d after %d, %w", counter, last, err)
 		}
-		if err := tx.Accept(from, counter, isoswitch.Hash(sale.Raw), sale.Received); err != nil {
+		if err := tx.Advance(from, counter, sale.Received); err != nil {
 			return err
 		}
 		if _, err := tx.Newest(sale.Key, sale.Received.Add(-7*24*time.Hour)); !errors.Is(err, isoswitch.ErrNotFound) {

@@ -33,6 +33,7 @@ func TestPreparedOnce(t *testing.T) {
 			return errors.Join(
 				tx.InsertTxn(sale), tx.UpdateTxn(sale), tx.InsertReversal(other(hash(n))), tx.UpdateReversal(other(hash(n))),
 				tx.Accept(device(int(n)), uint32(n), hash(n), at), tx.Accept(device(int(n)), uint32(n)+1, hash(n), at),
+				tx.Advance(device(int(n)), uint32(n)+2, at),
 				func() error { _, err := tx.LastCounter(device(int(n))); return err }(),
 				func() error { _, err := tx.AcceptedUnder(device(int(n)), uint32(n)); return err }(),
 				func() error { _, err := tx.Newest(hash(n+1), at.Add(-time.Hour)); return absent(err) }(),
