@@ -287,7 +287,7 @@ func (f frame) workWhole(ctx context.Context) {
 // send writes a sealed answer to the connection that the request came by. The
 // receipt proves that what the answer tells of is recorded.
 func (p *peer) send(receipt custody.Receipt, msg []byte) error {
-	frame, err := p.framed(nil, receipt, msg)
+	frame, err := framed(make([]byte, 0, len(msg)+2), receipt, msg)
 	if err != nil {
 		return err
 	}
@@ -295,11 +295,15 @@ func (p *peer) send(receipt custody.Receipt, msg []byte) error {
 }
 
 // framed appends the frame of an answer, for which there must be a receipt.
-func (p *peer) framed(frames []byte, receipt custody.Receipt, msg []byte) ([]byte, error) {
+func framed(frames []byte, receipt custody.Receipt, msg []byte) ([]byte, error) {
 	if !receipt.Valid() {
 		return frames, errors.New("isoswitch: no receipt for the answer")
 	}
-	return iso8583.AppendFrame(frames, msg)
+	frames, err := iso8583.AppendFrame(frames, msg)
+	if err != nil {
+		return frames, fmt.Errorf("framing the answer: %w", err)
+	}
+	return frames, nil
 }
 
 // write is for the one answer that needs no receipt.

@@ -37,7 +37,7 @@ func newReleased() *released {
 	return n
 }
 
-func framed(name string) frame { return frame{r: &request{corr: name}} }
+func named(name string) frame { return frame{r: &request{corr: name}} }
 
 // TestW19Pen: no frame is looked at before it has waited as long as it must, none
 // waits a beat longer than that, all keep their order, and those that come within
@@ -63,7 +63,7 @@ func TestW19Pen(t *testing.T) {
 					if c.slow != nil {
 						slow = c.slow[i] * time.Millisecond
 					}
-					n.take(t.Context(), framed(fmt.Sprint(i)), slow)
+					n.take(t.Context(), named(fmt.Sprint(i)), slow)
 				}
 				time.Sleep(time.Second)
 				synctest.Wait() // and nobody is left in the bubble
@@ -84,12 +84,12 @@ func TestPenEnds(t *testing.T) {
 		ctx, end := context.WithCancel(t.Context())
 		n := newReleased()
 		for i := range 3 {
-			n.take(ctx, framed(fmt.Sprint(i)), time.Hour)
+			n.take(ctx, named(fmt.Sprint(i)), time.Hour)
 		}
 		time.Sleep(time.Minute)
 		end()
 		synctest.Wait()
-		n.take(ctx, framed("3"), time.Hour)
+		n.take(ctx, named("3"), time.Hour)
 		synctest.Wait()
 		if diff := cmp.Diff([]string{"1m0s: 0 1 2", "1m0s: 3"}, n.batches); diff != "" {
 			t.Errorf("want -, got +:\n%s", diff)
@@ -116,7 +116,7 @@ func TestPenLosesNone(t *testing.T) {
 	end() // no waiting: as often as can be there is nobody
 	for i := range 5000 {
 		all = append(all, fmt.Sprint(i))
-		n.take(ctx, framed(all[i]), time.Hour)
+		n.take(ctx, named(all[i]), time.Hour)
 	}
 	ended.Wait()
 	if !slices.Equal(gone, all) {
@@ -129,7 +129,7 @@ func TestPenForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newReleased()
 		for i := range 10 {
-			n.take(t.Context(), framed(fmt.Sprint(i)), time.Duration(i)*time.Second)
+			n.take(t.Context(), named(fmt.Sprint(i)), time.Duration(i)*time.Second)
 		}
 		time.Sleep(5 * time.Second)
 		synctest.Wait()

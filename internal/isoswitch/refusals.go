@@ -88,7 +88,7 @@ func (s *Switch) answerShed(p *peer, all ...shed) {
 		if msg == nil {
 			continue
 		}
-		if frames, err = p.framed(frames, receipt, msg); err != nil {
+		if frames, err = framed(frames, receipt, msg); err != nil {
 			s.log.Error("a refusal cannot be sent", "corr", one.r.corr, "error", err)
 		}
 	}
