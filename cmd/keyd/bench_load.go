@@ -75,7 +75,7 @@ func load(name string, workers int, length time.Duration, server int, prepare fu
 		all.add(<-results)
 	}
 	f := all.figure(name, time.Since(when.from))
-	f.spent(before, cpuNow(server), all.count)
+	f.spent(cpuNow(server).minus(before), all.count)
 	if all.why != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, all.why)
 	}
@@ -173,6 +173,14 @@ func cpuNow(server int) cpu {
 	return c
 }
 
+func (c cpu) plus(o cpu) cpu {
+	return cpu{c.own + o.own, c.server + o.server, c.machine + o.machine, c.stolen + o.stolen}
+}
+
+func (c cpu) minus(o cpu) cpu {
+	return cpu{c.own - o.own, c.server - o.server, c.machine - o.machine, c.stolen - o.stolen}
+}
+
 // machineTime is the time of all processors and what of it the host gave to
 // others, from the first line of /proc/stat; 0 where it is not there. proc(5).
 func machineTime(stat []byte) (all, stolen time.Duration) {
@@ -195,13 +203,13 @@ func machineTime(stat []byte) (all, stolen time.Duration) {
 }
 
 // spent fills in what so many operations took of the processors.
-func (f *figure) spent(from, to cpu, count uint64) {
-	if n := float64(count); n > 0 && to.server > 0 {
-		f.ServerCPU = float64((to.server - from.server).Nanoseconds()) / 1000 / n
-		f.LoadCPU = float64((to.own - from.own).Nanoseconds()) / 1000 / n
+func (f *figure) spent(c cpu, count uint64) {
+	if n := float64(count); n > 0 && c.server > 0 {
+		f.ServerCPU = float64(c.server.Nanoseconds()) / 1000 / n
+		f.LoadCPU = float64(c.own.Nanoseconds()) / 1000 / n
 	}
-	if all := to.machine - from.machine; all > 0 {
-		f.Stolen = float64(to.stolen-from.stolen) / float64(all)
+	if c.machine > 0 {
+		f.Stolen = float64(c.stolen) / float64(c.machine)
 	}
 }
 

@@ -104,7 +104,12 @@ func TestMachineTime(t *testing.T) {
 		}
 	}
 	var f figure
-	f.spent(cpu{server: time.Second, machine: time.Second}, cpu{server: 2 * time.Second, own: time.Second, machine: 5 * time.Second, stolen: time.Second}, 1000)
+	from := cpu{server: time.Second, machine: time.Second}
+	to := cpu{server: 2 * time.Second, own: time.Second, machine: 5 * time.Second, stolen: time.Second}
+	f.spent(to.minus(from), 1000)
+	if sum := from.plus(to.minus(from)); sum != to {
+		t.Errorf("%+v is not the sum", sum)
+	}
 	if f.ServerCPU != 1000 || f.LoadCPU != 1000 || f.Stolen != 0.25 {
 		t.Errorf("%+v", f)
 	}
