@@ -20,7 +20,7 @@ type benchForgeriesCmd struct {
 	Forgeries int           `help:"Forged reversals a second." default:"5000"`
 	Links     int           `help:"Connections by which they come." default:"10"`
 	Duration  time.Duration `help:"Length of both measurements, without the flood and in it, by turns of a second." default:"10s"`
-	Check     bool          `help:"End with status 1 where a hold is missed: all forgeries refused, counted in the log and without effect, at the rate that was asked for, and the p99 of honest sales at most doubled. For a machine of two processors with nothing else to do."`
+	Check     bool          `help:"End with status 1 where a hold is missed: all forgeries refused, counted in the log and without effect, at the rate that was asked for and without a backlog, and the p99 of honest sales at most doubled. For a machine of two processors with nothing else to do."`
 	Profile   string        `help:"Write a processor profile of the daemon under both." type:"path" placeholder:"FILE"`
 	JSON      bool          `help:"Print JSON lines." name:"json"`
 }
@@ -144,7 +144,7 @@ func (f *forgeryBench) verdict(quiet, forged, beside figure, flood *flood, count
 	refused, approved := flood.refused.Load(), flood.approved.Load()
 	f.verdicts = append(f.verdicts,
 		judged{fmt.Sprintf("at least %d forgeries refused a second", f.Forgeries*95/100), fmt.Sprintf("%.0f", forged.PerSecond), forged.PerSecond >= float64(f.Forgeries*95/100)},
-		judged{fmt.Sprintf("none waits longer than %v", longestAnswer), flood.lag.Round(time.Millisecond).String(), flood.lag <= longestAnswer},
+		judged{fmt.Sprintf("the last of a turn answered within %v", longestAnswer), flood.lag.Round(time.Millisecond).String(), flood.lag <= longestAnswer},
 		judged{"none approved, no reversal upstream", fmt.Sprintf("%d, %d", approved, undone), approved == 0 && undone == 0},
 		judged{fmt.Sprintf("all %d counted in the log", refused), fmt.Sprint(counted), counted == refused},
 		judged{"p99 of honest sales at most doubled", fmt.Sprintf("%v from %v", beside.P99.Round(10*time.Microsecond), quiet.P99.Round(10*time.Microsecond)), beside.P99 <= 2*quiet.P99},

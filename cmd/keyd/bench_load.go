@@ -37,27 +37,27 @@ type worker struct {
 }
 
 // load runs workers for a time, after a warm-up of a tenth of it that does not
-// count. server is the process that does the work; 0 is this one.
+// count. server is the process that does the work; 0 is this one. The workers' ends
+// come when all is measured.
 func load(name string, workers int, length time.Duration, server int, prepare func(n int) (worker, error)) figure {
 	ready := make(chan error, workers)
 	begin := make(chan window)
 	results := make(chan *tally, workers)
+	measured := make(chan struct{})
+	ends := make(chan *tally, workers)
 	for n := range workers {
 		go func() {
 			w, err := prepare(n)
 			ready <- err
 			when := <-begin
-			r := new(tally)
-			if err == nil {
-				err = w.run(when, r)
-				if late := w.end(); err == nil {
-					err = late
-				}
-			}
 			if err != nil {
-				r.failed, r.why = 1, err
+				results <- failedWith(err)
+				ends <- new(tally)
+				return
 			}
-			results <- r
+			results <- w.run(when)
+			<-measured
+			ends <- failedWith(w.end())
 		}()
 	}
 	for range workers {
@@ -76,6 +76,11 @@ func load(name string, workers int, length time.Duration, server int, prepare fu
 	}
 	f := all.figure(name, time.Since(when.from))
 	f.spent(cpuNow(server).minus(before), all.count)
+	close(measured)
+	for range workers {
+		all.add(<-ends)
+	}
+	f.Failed = all.failed
 	if all.why != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, all.why)
 	}
@@ -85,19 +90,29 @@ func load(name string, workers int, length time.Duration, server int, prepare fu
 // window is when a measurement begins and ends.
 type window struct{ from, to time.Time }
 
-func (w worker) run(when window, r *tally) error {
+func (w worker) run(when window) *tally {
+	r := new(tally)
 	for {
 		start := time.Now()
 		if start.After(when.to) {
-			return nil
+			return r
 		}
 		if err := w.op(); err != nil {
-			return err
+			r.add(failedWith(err))
+			return r
 		}
 		if start.After(when.from) {
 			r.took(time.Since(start))
 		}
 	}
+}
+
+// failedWith is the tally of what failed by itself; nothing failed for nil.
+func failedWith(err error) *tally {
+	if err == nil {
+		return new(tally)
+	}
+	return &tally{failed: 1, why: err}
 }
 
 // tally is a histogram of durations: 32 buckets for each doubling of a

@@ -42,7 +42,7 @@ type sold struct {
 func newSeller(t *sim.Terminal, link *sim.Link, stock int) (worker, error) {
 	s := &seller{Terminal: t, link: link, sold: make([]sold, 0, stock)}
 	for range stock {
-		sent, err := s.sale()
+		sent, err := testSale(t)
 		if err != nil {
 			return worker{}, err
 		}
@@ -51,15 +51,11 @@ func newSeller(t *sim.Terminal, link *sim.Link, stock int) (worker, error) {
 	return worker{op: s.sell, end: s.end}, nil
 }
 
-func (s *seller) sale() (*sim.Sent, error) {
-	return s.Sale(demoAmountTDES, sim.Card{PAN: demoPANTDES, PIN: testPIN}, nil)
-}
-
 func (s *seller) sell() (err error) {
 	var sent *sim.Sent
 	if len(s.made) > 0 {
 		sent, s.made = s.made[0], s.made[1:]
-	} else if sent, err = s.sale(); err != nil {
+	} else if sent, err = testSale(s.Terminal); err != nil {
 		return err
 	}
 	raw, err := s.link.Exchange(sent.Raw)
@@ -78,9 +74,13 @@ func (s *seller) end() error {
 	return err
 }
 
+func testSale(t *sim.Terminal) (*sim.Sent, error) {
+	return t.Sale(demoAmountTDES, sim.Card{PAN: demoPANTDES, PIN: testPIN}, nil)
+}
+
 // oneSale makes a sale and judges its answer at once.
 func oneSale(t *sim.Terminal, link *sim.Link) error {
-	sent, err := t.Sale(demoAmountTDES, sim.Card{PAN: demoPANTDES, PIN: testPIN}, nil)
+	sent, err := testSale(t)
 	if err != nil {
 		return err
 	}

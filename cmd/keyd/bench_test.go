@@ -3,10 +3,12 @@ package main
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"math"
 	"os"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -111,4 +113,61 @@ func TestProcessCPU(t *testing.T) {
 	if gone := processCPU(-1); gone != 0 {
 		t.Errorf("a process that is not there has used %v", gone)
 	}
+}
+
+// TestMachineTime: what the host took is a share of all, and a line that is none
+// says nothing.
+func TestMachineTime(t *testing.T) {
+	for name, c := range map[string]struct {
+		stat        string
+		all, stolen time.Duration
+	}{
+		"eight times and two in these": {"cpu  100 20 30 400 50 6 7 87 5 6\ncpu0 1 1 1 1 1 1 1 1 1 1\n", 7 * time.Second, 870 * time.Millisecond},
+		"an old kernel's":              {"cpu  100 20 30 400 50 6 7\n", 0, 0},
+		"another line":                 {"intr 1 2 3 4 5 6 7 8 9\n", 0, 0},
+		"no number":                    {"cpu 1 2 3 4 5 6 7 x\n", 0, 0},
+		"nothing":                      {},
+	} {
+		if all, stolen := machineTime([]byte(c.stat)); all != c.all || stolen != c.stolen {
+			t.Errorf("%s: %v of %v, want %v of %v", name, stolen, all, c.stolen, c.all)
+		}
+	}
+	var f figure
+	from := cpu{server: time.Second, machine: time.Second}
+	to := cpu{server: 2 * time.Second, own: time.Second, machine: 5 * time.Second, stolen: time.Second}
+	f.spent(to.minus(from), 1000)
+	if sum := from.plus(to.minus(from)); sum != to {
+		t.Errorf("%+v is not the sum", sum)
+	}
+	if f.ServerCPU != 1000 || f.LoadCPU != 1000 || f.Stolen != 0.25 {
+		t.Errorf("%+v", f)
+	}
+}
+
+// TestLoadEndsUnmeasured: what a worker does in its end is in no figure, but what it
+// finds wrong there is a failure like any other.
+func TestLoadEndsUnmeasured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := load("row", 4, time.Second, 0, func(n int) (worker, error) {
+			if n == 3 {
+				return worker{}, errors.New("not prepared")
+			}
+			return worker{
+				op: func() error { time.Sleep(10 * time.Millisecond); return nil },
+				end: func() error {
+					time.Sleep(time.Hour)
+					if n == 0 {
+						return errors.New("an answer was wrong")
+					}
+					return nil
+				},
+			}, nil
+		})
+		if f.Failed != 2 {
+			t.Errorf("%d failed, want the one that was not prepared and the one whose answer was wrong", f.Failed)
+		}
+		if f.PerSecond < 290 || f.PerSecond > 310 {
+			t.Errorf("%.0f a second, want 300: the end is measured too", f.PerSecond)
+		}
+	})
 }
