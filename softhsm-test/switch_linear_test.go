@@ -42,11 +42,7 @@ func TestLinearMACForgery(t *testing.T) {
 			t.Errorf("it is answered %s", m.Text(39))
 		}
 		u.wantStates(71000, "approved")
-		if n := len(u.h.records(func(r record) bool {
-			return r.Action == "reversal.hold" && r.Reason == "mac_policy" && r.ISO.Rule == "D-35" && r.ISO.Alert == "security"
-		})); n != 1 {
-			t.Errorf("%d records of it, want 1", n)
-		}
+		u.wantHeld("0400")
 		u.order(custody.RejectReversal)
 		u.wantStates(71000, "approved")
 	})
@@ -56,11 +52,7 @@ func TestLinearMACForgery(t *testing.T) {
 		u.h.close("")
 		u.wants(u.undo(iso8583.ReversalAdvice, "000704", 73000).Set(55, chipTags), "00")
 		u.wantStates(73000, "approved")
-		if n := len(u.h.records(func(r record) bool {
-			return r.Action == "reversal.hold" && r.Reason == "mac_policy" && r.ISO.MTI == "0420" && r.ISO.Alert == "security"
-		})); n != 1 {
-			t.Errorf("%d records of it, want 1", n)
-		}
+		u.wantHeld("0420")
 		u.order(custody.RejectReversal)
 	})
 	u.wants(u.buy("000703", 72000), "00")
@@ -212,4 +204,14 @@ func fold(input []byte) (sum [8]byte) {
 		sum[i%8] ^= b
 	}
 	return sum
+}
+
+// wantHeld wants one record of a message that was held because its MAC is linear.
+func (u *cup) wantHeld(mti string) {
+	u.t.Helper()
+	if n := len(u.h.records(func(r record) bool {
+		return r.Action == "reversal.hold" && r.Reason == "mac_policy" && r.ISO.MTI == mti && r.ISO.Rule == "D-35" && r.ISO.Alert == "security"
+	})); n != 1 {
+		u.t.Errorf("%d records of a held %s, want 1", n, mti)
+	}
 }

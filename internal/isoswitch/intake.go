@@ -40,8 +40,8 @@ func (s *Switch) acceptSale(ctx context.Context, r *request, card custody.Card) 
 		if in.refused = refused; err != nil || refused != nil {
 			return err
 		}
-		record, err := s.enter(tx, r, e, earlier, &in)
-		if err == nil && isFresh {
+		var record *Txn
+		if in, record, err = s.enter(tx, r, e, earlier); err == nil && isFresh {
 			err = s.spend(tx, r, record)
 		}
 		return err
@@ -61,23 +61,22 @@ type entry struct {
 }
 
 // enter makes a sale a record, unless there is one or no room. It returns the
-// record that it has made.
-func (s *Switch) enter(tx Tx, r *request, e entry, earlier *Txn, in *intake) (record *Txn, err error) {
+// record that it has made, or nil.
+func (s *Switch) enter(tx Tx, r *request, e entry, earlier *Txn) (in intake, record *Txn, err error) {
 	t, ruled := e.t, e.ruled
 	if earlier != nil {
-		*in = s.duplicate(earlier, t)
 		if earlier.Content == t.Content { // one sale has one reference, also in a refusal
 			r.rrn = earlier.RRN
 		}
-		return nil, nil
+		return s.duplicate(earlier, t), nil, nil
 	}
 	if !e.room { // what was accepted before has what is left of the disk
 		in.refused = &verdict{code: codeCannot, reason: audit.ReasonDiskCritical}
-		return nil, nil
+		return in, nil, nil
 	}
 	if ruled == nil {
 		if ruled, err = s.relate(tx, r, t); err != nil {
-			return nil, err
+			return in, nil, err
 		}
 		if ruled == nil {
 			ruled = s.place(r, t)
@@ -87,13 +86,13 @@ func (s *Switch) enter(tx Tx, r *request, e entry, earlier *Txn, in *intake) (re
 		}
 	}
 	if err := tx.InsertTxn(t); err != nil {
-		return nil, fmt.Errorf("writing the sale: %w", err)
+		return in, nil, fmt.Errorf("writing the sale: %w", err)
 	}
 	if in.refused = ruled; ruled == nil {
 		in.txn, in.live = t, s.flights.start(t)
 		s.batches.enter(t.TID, batchOf(r.msg))
 	}
-	return t, nil
+	return in, t, nil
 }
 
 // abandon takes back what the process noted of a sale that was not journalled.

@@ -13,9 +13,9 @@ const penBeat = 20 * time.Millisecond
 
 // pen is where the frames of a connection wait that is slowed down. Nearly all of
 // them are refused for nothing but their TID: one goroutine does that for all that
-// have waited long enough, and their answers go in one write. A goroutine and a
-// timer for each took a third of what refusing it cost, and hundreds at once stood
-// before honest messages. It is safe for concurrent use.
+// have waited long enough, and their answers go in one write. A goroutine, timers
+// and a write for each took a third of what refusing it cost. It is safe for
+// concurrent use.
 type pen struct {
 	release func(context.Context, []frame) // given those that have waited, in their order
 	begin   func(func())                   // runs a function on a goroutine of its own
