@@ -29,6 +29,7 @@ type call struct {
 	alone  bool // it shares its call with nobody
 	shared bool // it did
 	// While it waits, under the mutex of its queue; then the worker's.
+	turn     uint64
 	joined   []*call
 	gathered int // bytes of all
 

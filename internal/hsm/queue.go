@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"cmp"
 	"runtime"
 	"slices"
 	"sync"
@@ -16,7 +17,8 @@ type queue struct {
 
 	mu     sync.Mutex
 	more   sync.Cond
-	heads  []*call
+	turns  uint64              // calls that came
+	heads  []*call             // by their turns
 	open   map[gathering]*call // of heads: those that others can join
 	closed bool
 }
@@ -36,6 +38,8 @@ func (q *queue) add(c *call) bool {
 	}
 	c.state.Store(waiting)
 	c.joined, c.gathered = c.joined[:0], 0
+	q.turns++
+	c.turn = q.turns
 	if q.join(c) {
 		return true
 	}
@@ -133,13 +137,14 @@ func (q *queue) withdraw(c *call) bool {
 	return true
 }
 
-// behead takes a head out; the first that joined it takes its place. The caller
-// holds the mutex.
+// behead takes a head out; the first that joined it becomes the head of the
+// others, where its own turn is: before it may be some that came sooner. The
+// caller holds the mutex.
 func (q *queue) behead(i int) {
 	c := q.heads[i]
+	q.heads = slices.Delete(q.heads, i, i+1)
 	if len(c.joined) == 0 {
 		q.shut(c)
-		q.heads = slices.Delete(q.heads, i, i+1)
 		c.gathered = 0
 		return
 	}
@@ -149,7 +154,8 @@ func (q *queue) behead(i int) {
 	if q.open[c.gathering()] == c {
 		q.open[c.gathering()] = next
 	}
-	q.heads[i] = next
+	at, _ := slices.BinarySearchFunc(q.heads, next, func(a, b *call) int { return cmp.Compare(a.turn, b.turn) })
+	q.heads = slices.Insert(q.heads, at, next)
 	c.joined, c.gathered = c.joined[:0], 0
 }
 

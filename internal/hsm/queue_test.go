@@ -161,6 +161,37 @@ func TestQueueModel(t *testing.T) {
 	})
 }
 
+// TestQueueTurn: who had joined a call that is gone waits for its own turn, and
+// keeps those that joined with it.
+func TestQueueTurn(t *testing.T) {
+	one, two := pair{1, 0}, pair{2, 0}
+	for _, test := range []struct {
+		name string
+		gone func(*queue, *call)
+	}{
+		{"withdrawn", func(q *queue, c *call) { q.withdraw(c) }},
+		{"late", func(_ *queue, c *call) { c.until = time.Now() }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			q := newQueue(true)
+			var all []*call
+			for _, on := range []pair{one, two, one, one, two} {
+				c := &call{done: make(chan struct{}, 1), until: time.Now().Add(time.Hour), on: on, in: make([]byte, 8)}
+				c.operation, c.mech = encrypting, pkcs11.CKM_DES3_ECB
+				q.add(c)
+				all = append(all, c)
+			}
+			test.gone(q, all[0])
+			for _, want := range [][]*call{{all[1], all[4]}, {all[2], all[3]}} {
+				c := q.take(new(worker))
+				if got := append([]*call{c}, c.joined...); !slices.Equal(got, want) {
+					t.Errorf("a batch of %d that begins with turn %d, want %d with %d", len(got), c.turn, len(want), want[0].turn)
+				}
+			}
+		})
+	}
+}
+
 // echo answers with its input, each byte changed by the key's handle: enough to
 // see whose output is where, and what is left of it.
 type echo struct {
