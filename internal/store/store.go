@@ -170,7 +170,11 @@ func (db *DB) open(ctx context.Context, cfg Config) error {
 	if err := first.prepareWriter(ctx, cfg.Path, db.lock != nil); err != nil {
 		return errors.Join(fmt.Errorf("store: open %s: %w", cfg.Path, err), first.close())
 	}
-	db.writer = newWriter(first, cfg.Committed)
+	copier, err := newCopier(ctx, db.pool)
+	if err != nil {
+		return errors.Join(fmt.Errorf("store: open %s: %w", cfg.Path, err), first.close())
+	}
+	db.writer = newWriter(first, copier, cfg.Committed)
 	db.readers = make(chan *session, cfg.Readers)
 	for range cfg.Readers {
 		reader, err := newSession(ctx, db.pool)

@@ -15,13 +15,6 @@ import (
 const (
 	mostQueued  = 8192 // jobs; beyond that the store is overloaded and says so
 	mostInBatch = 256  // jobs of one commit, so that none waits long for the others
-	// checkpointAfter is the number of jobs after which what stands in the
-	// write-ahead log is copied into the database.
-	checkpointAfter = 1000
-	// restartAfter is the number of frames (a page each) that the log may hold
-	// until it is made to begin anew.
-	restartAfter    = 8192
-	restartPatience = 50 * time.Millisecond
 )
 
 // job is a function waiting for the writer.
@@ -116,17 +109,18 @@ func (q *queue) signal() {
 // writer is the one goroutine that changes the database.
 type writer struct {
 	session *session
+	copier  *copier
 	queue   queue
 	told    func(took time.Duration, changes int) // of each commit
 	ended   chan struct{}
-	pending int                   // jobs since the last checkpoint
+	pending int                   // jobs since the last copy of the log
 	scrub   atomic.Bool           // the log holds what is to be overwritten
 	last    atomic.Pointer[error] // of the last batch; nil when it was committed
 	broken  atomic.Pointer[error] // set for good when the file cannot be trusted
 }
 
-func newWriter(s *session, told func(took time.Duration, changes int)) *writer {
-	w := &writer{session: s, told: told, ended: make(chan struct{})}
+func newWriter(s *session, c *copier, told func(took time.Duration, changes int)) *writer {
+	w := &writer{session: s, copier: c, told: told, ended: make(chan struct{})}
 	w.queue.wake = make(chan struct{}, 1)
 	go w.loop()
 	return w
@@ -251,57 +245,6 @@ func (w *writer) outcome(batch []*job, err error) {
 	}
 }
 
-// checkpoint copies the write-ahead log into the database now and then, here
-// and not inside a commit, where SQLite would keep a failed sync to itself.
-func (w *writer) checkpoint(jobs int) {
-	if w.scrub.Load() {
-		w.checked(w.scrubbed())
-	}
-	if w.pending += jobs; w.pending < checkpointAfter {
-		return
-	}
-	w.pending = 0
-	frames, err := w.session.checkpoint("PASSIVE")
-	if err == nil && frames > restartAfter {
-		_, err = w.anew("RESTART")
-	}
-	w.checked(err)
-}
-
-// checked stops the writer for good after a checkpoint that failed in a way
-// after which the file cannot be trusted.
-func (w *writer) checked(err error) {
-	if err != nil && fatal(err) {
-		err = fmt.Errorf("store: checkpoint: %w; look at the disk, then start again", err)
-		w.broken.CompareAndSwap(nil, &err)
-	}
-}
-
-// anew begins the log anew, by the mode RESTART or TRUNCATE, and returns how many
-// frames are left in it. While there is always someone reading, SQLite only
-// appends to it, so it waits a moment for those who read.
-func (w *writer) anew(mode string) (frames int, err error) {
-	var patience int64
-	if err := w.session.query("PRAGMA busy_timeout").Scan(&patience); err != nil {
-		return 0, err
-	}
-	wait := func(ms int64) error {
-		return w.session.query(fmt.Sprintf("PRAGMA busy_timeout = %d", ms)).Scan(&ms)
-	}
-	if err := wait(restartPatience.Milliseconds()); err != nil {
-		return 0, err
-	}
-	frames, err = w.session.checkpoint(mode)
-	return frames, errors.Join(err, wait(patience))
-}
-
-// checkpoint returns how many frames the log holds.
-func (s *session) checkpoint(mode string) (frames int, err error) {
-	var busy, done int
-	err = s.query("PRAGMA wal_checkpoint("+mode+")").Scan(&busy, &frames, &done)
-	return frames, err
-}
-
 // ready gives the reason why the last batch was not committed, if one is left:
 // with a reason it first tries to write, since the reason may have gone.
 func (w *writer) ready(ctx context.Context) error {
@@ -320,7 +263,7 @@ func (w *writer) ready(ctx context.Context) error {
 func (w *writer) close() error {
 	w.queue.close()
 	<-w.ended
-	return w.session.close()
+	return errors.Join(w.copier.close(), w.session.close())
 }
 
 // lose marks the transaction as given up.
