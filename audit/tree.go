@@ -101,7 +101,8 @@ func (t *tree) add(record []byte) {
 		n := t.size/tileWidth - 1
 		t.queue(tilePath(bundleLevel, n, 0), t.bundle)
 		t.full = append(t.full, t.dir+"/"+tilePath(bundleLevel, n, 0)+".p")
-		t.bundle = nil
+		// The next will be about as long: grown from nothing it was copied many times.
+		t.bundle = make([]byte, 0, len(t.bundle)+len(t.bundle)/8)
 	}
 }
 
