@@ -29,7 +29,7 @@ type call struct {
 	alone  bool // it shares its call with nobody
 	shared bool // it did
 	// While it waits, under the mutex of its queue; then the worker's.
-	turn     uint64
+	turn     uint64 // the how-manieth call of its queue it is
 	joined   []*call
 	gathered int // bytes of all
 
