@@ -406,6 +406,7 @@ func (h *house) untouched(sale *sim.Sent) {
 // record is the part of an audit record that tests look at.
 type record struct {
 	Action  string `json:"action"`
+	Corr    string `json:"corr"`
 	Outcome string `json:"outcome"`
 	Reason  string `json:"reason"`
 	ISO     struct {
@@ -416,6 +417,7 @@ type record struct {
 		Alert string `json:"alert"`
 	} `json:"iso"`
 	MAC struct {
+		Alg     string `json:"alg"`
 		Verdict string `json:"verdict"`
 	} `json:"mac"`
 	Keys []struct {

@@ -260,7 +260,7 @@ func (h *house) guardsCounters(t *testing.T) {
 	}
 	t.Run("L-80 each refusal names the terminal's key", func(t *testing.T) {
 		var bdk record
-		for _, r := range h.records(func(r record) bool { return r.Action == "mac.verify" && r.Outcome == "ok" }) {
+		for _, r := range h.records(func(r record) bool { return r.Action == "sale.accept" }) {
 			if len(r.Keys) == 1 && r.Keys[0].Role == "bdk" {
 				bdk = r
 			}

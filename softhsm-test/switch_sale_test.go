@@ -1,9 +1,12 @@
 package softhsmtest_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"keyd.dev/keyd/internal/iso8583"
 	"keyd.dev/keyd/internal/sim"
@@ -21,6 +24,7 @@ func TestSwitchSales(t *testing.T) {
 
 	t.Run("W-07 W-08 TDES DUKPT with PIN", func(t *testing.T) { h.approves(t, tdes, 1000) })
 	t.Run("W-07 W-08 AES DUKPT with PIN", func(t *testing.T) { h.approves(t, aes, 1002) })
+	t.Run("L-11 who accepts says which key verified", func(t *testing.T) { h.namesItsKeys(t, aes) })
 	t.Run("W-04 MAC of 4 bytes", func(t *testing.T) { shortMAC(t, h, short) })
 	t.Run("W-09 55 and 51 come from the issuer", func(t *testing.T) {
 		_, answer := tdes.sell(2088)
@@ -227,5 +231,48 @@ func (h *house) refusesWithoutUpstream(t *testing.T, p *pos) {
 	h.approves(t, p, 7002)
 	if e := h.booked(sale); e != nil {
 		t.Errorf("the issuer has %+v of a sale that never left", *e)
+	}
+}
+
+// namesItsKeys looks at the records of one message each: the decision on a message
+// that was accepted has the key that verified it, a refused one leaves that to the
+// record of the verification (decision 0057).
+func (h *house) namesItsKeys(t *testing.T, p *pos) {
+	sale, answer := p.sell(1100)
+	wantCode(t, answer, "00")
+	void := p.undo(iso8583.ReversalRequest, sale, answer, nil)
+	wantCode(t, void, "00")
+	forged, err := p.Sale(1102, visa, nil)
+	must(t, err)
+	last := &forged.Raw[len(forged.Raw)-1]
+	*last = "10"[btoi(*last == '1')]
+	wantCode(t, p.ask(forged, nil), "63")
+	uses := make(map[string][]string) // by request
+	named := make(map[string]string)  // request of an action with a STAN
+	for _, r := range h.records(func(r record) bool { return r.Corr != "" }) {
+		line := r.Action
+		for _, k := range r.Keys {
+			line += " " + k.Role
+		}
+		uses[r.Corr] = append(uses[r.Corr], strings.TrimSpace(line+" "+r.MAC.Alg+" "+r.MAC.Verdict))
+		named[r.Action+" "+r.ISO.STAN] = r.Corr
+	}
+	for _, c := range []struct {
+		of   string
+		want []string
+	}{
+		{"sale.accept " + sale.Message.Text(11), []string{
+			"pin.translate out bdk", "sale.accept bdk cmac_aes ok", "mac.generate mac alg3 ok", // and out it goes
+			"mac.generate bdk cmac_aes ok", "sale.answer mac alg3 ok",
+		}},
+		{"reversal.accept " + void.Text(11), []string{"reversal.accept bdk cmac_aes ok", "mac.generate bdk cmac_aes ok"}},
+		{"sale.refuse " + forged.Message.Text(11), []string{"mac.verify bdk cmac_aes bad", "sale.refuse cmac_aes bad", "mac.generate bdk cmac_aes ok"}},
+	} {
+		got := uses[named[c.of]]
+		slices.Sort(got)
+		slices.Sort(c.want)
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.of, diff)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"keyd.dev/keyd/audit"
@@ -24,8 +25,11 @@ type Act struct {
 	left    int // records that the ticket still has room for
 	pending []audit.Record
 	denied  []audit.Record // of the log sec
-	pan     PAN            // the last one that was described
-	panSeen audit.PAN
+	// verified is the place in pending, from 1, of the last verification of a MAC
+	// where it was right and no decision has taken it in; else 0.
+	verified int
+	pan      PAN // the last one that was described
+	panSeen  audit.PAN
 
 	committed bool // records are durable already
 
@@ -90,9 +94,38 @@ func (a *Act) reserve(ctx context.Context) error {
 }
 
 // Note adds a record of the caller's own: the switch's decisions. Actor, source
-// and request id are the act's.
+// and request id are the act's. One by which a message was accepted, its MAC being
+// right, takes in the record of that verification: decision 0057.
 func (a *Act) Note(r audit.Record) {
+	if r.Outcome == audit.OutcomeOK && r.MAC.Verdict == audit.VerdictOK {
+		a.takeIn(&r)
+	}
+	a.leave(r)
+}
+
+// leave keeps a record for the commit. There is room at once for those of a sale up
+// to its leaving, when its verification is taken in.
+func (a *Act) leave(r audit.Record) {
+	if a.pending == nil {
+		a.pending = make([]audit.Record, 0, 3)
+	}
 	a.pending = append(a.pending, a.signed(r))
+}
+
+// takeIn moves into a decision what the record of the verification before it says
+// of key, mechanism, token and time. No use of a key is without a record: one that
+// no decision takes in has its own.
+func (a *Act) takeIn(r *audit.Record) {
+	if a.verified == 0 {
+		return
+	}
+	v := a.pending[a.verified-1]
+	a.pending = slices.Delete(a.pending, a.verified-1, a.verified)
+	a.verified = 0
+	r.MAC, r.Keys, r.Mech, r.Custody, r.HSM, r.Duration = v.MAC, v.Keys, v.Mech, v.Custody, v.HSM, v.Duration
+	if r.KSN == "" {
+		r.KSN = v.KSN
+	}
 }
 
 // Commit makes all records so far durable, in one append. It returns
@@ -115,7 +148,7 @@ func (a *Act) Commit(ctx context.Context) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, fmt.Errorf("%w: writing the audit log: %w", ErrUnavailable, err)
 	}
-	a.pending, a.committed = a.pending[:0], true
+	a.pending, a.verified, a.committed = a.pending[:0], 0, true
 	return Receipt{durable: true}, nil
 }
 
@@ -192,6 +225,9 @@ func (a *Act) operate(ctx context.Context, op Operation, r *audit.Record, work f
 	if err := a.reserve(ctx); err != nil {
 		return err
 	}
+	if r.Action == audit.MACVerify {
+		a.verified = 0
+	}
 	start := time.Now()
 	err := work()
 	r.Duration = time.Since(start)
@@ -205,7 +241,10 @@ func (a *Act) operate(ctx context.Context, op Operation, r *audit.Record, work f
 	if failed, ok := a.c.tokenFailed(*r, a.corr); ok {
 		a.denied = append(a.denied, failed)
 	}
-	a.pending = append(a.pending, a.signed(*r))
+	a.leave(*r)
+	if r.Action == audit.MACVerify && err == nil {
+		a.verified = len(a.pending)
+	}
 	return err
 }
 
