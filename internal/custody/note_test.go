@@ -104,13 +104,8 @@ func TestNote(t *testing.T) {
 		}, []string{"mac.verify bdk FFFF9876543210E00001 process ok", "sale.accept ok"}},
 		{"no decision", func(a *custody.Act) { verify(a, 0) }, []string{"mac.verify bdk FFFF9876543210E00001 process ok"}},
 	}
-	for i := range 2 * 10 { // a flood is what comes above ten times the rate
-		_ = r.act(t, app, func(a *custody.Act) error {
-			if i%2 == 0 {
-				refusal(a)
-			}
-			return nil
-		})
+	for range 10 { // a flood is what comes above ten times the rate
+		_ = r.act(t, app, func(a *custody.Act) error { refusal(a); return nil })
 	}
 	for i, test := range tests {
 		a, err := r.BeginTransaction(t.Context(), app, fmt.Sprintf("note-%d", i))
