@@ -247,8 +247,11 @@ func (h *house) namesItsKeys(t *testing.T, p *pos) {
 	last := &forged.Raw[len(forged.Raw)-1]
 	*last = "10"[btoi(*last == '1')]
 	wantCode(t, p.ask(forged, nil), "63")
-	uses := make(map[string][]string) // by request
-	named := make(map[string]string)  // request of an action with a STAN
+	again, answer := p.sell(1104)
+	wantCode(t, answer, "00")
+	wantCode(t, p.ask(again, nil), "00") // the same bytes once more
+	uses := make(map[string][]string)    // by request
+	named := make(map[string]string)     // the last request of an action with a STAN
 	for _, r := range h.records(func(r record) bool { return r.Corr != "" }) {
 		line := r.Action
 		for _, k := range r.Keys {
@@ -265,6 +268,7 @@ func (h *house) namesItsKeys(t *testing.T, p *pos) {
 			"pin.translate out bdk", "sale.accept bdk cmac_aes ok", "mac.generate mac alg3 ok", // and out it goes
 			"mac.generate bdk cmac_aes ok", "sale.answer mac alg3 ok",
 		}},
+		{"sale.answer " + again.Message.Text(11), []string{"sale.answer bdk cmac_aes ok", "mac.generate bdk cmac_aes ok"}},
 		{"reversal.accept " + void.Text(11), []string{"reversal.accept bdk cmac_aes ok", "mac.generate bdk cmac_aes ok"}},
 		{"sale.refuse " + forged.Message.Text(11), []string{"mac.verify bdk cmac_aes bad", "sale.refuse cmac_aes bad", "mac.generate bdk cmac_aes ok"}},
 	} {
